@@ -1,0 +1,174 @@
+"""
+Every message on GenServe's wire, version 1, as a frozen typed struct.
+
+Pure: no sockets, no time. A message is `[b"GS1", NAME, header, payload…]`; the header is one msgpack map,
+the fields below by name. See docs/protocol.md for the same told to someone who writes a client.
+
+Client and router (`rid` is the client's own name for its request and is echoed in every answer):
+
+    SUBMIT  -> ACCEPTED | REJECTED, then as its watcher: PROGRESS* (RESULT | FAILED | CANCELLED)
+    WATCH   -> JOB, or at once RESULT | FAILED | CANCELLED | ERROR(not_found); then as above
+    CANCEL  -> CANCELLED, or JOB where the job had ended before | ERROR(not_found)
+    JOB     -> JOB | ERROR(not_found)
+    FETCH   -> RESULT | FAILED | CANCELLED, or JOB where it has not ended | ERROR(not_found)
+    STATUS  -> STATUS
+    PING    -> PONG
+    (undecodable) -> ERROR without rid; an ERROR is never answered
+
+Daemon and router (from an unbound routing id anything but REGISTER is answered RESYNC: register):
+
+    REGISTER(nonce), repeated -> WELCOME(nonce, a new epoch, keep or drop for each token)
+    CREDIT, HEARTBEAT, DRAINING, BYE          of the present epoch only
+    DISPATCH(token) -> STARTED -> PROGRESS* -> DONE | FAIL, kept until RESULT_ACK | FENCED
+                    -> RETURNED               not started, given back
+    CANCEL(token), DRAIN                      from the router
+
+Unknown fields are refused from clients (a typing slip must not pass) and ignored between our own
+processes (the router is upgraded first).
+"""
+
+from common.messages.client import (
+    Accepted,
+    CancelJob,
+    Cancelled,
+    ClientMessage,
+    ErrorReply,
+    Failed,
+    Fetch,
+    JobProgress,
+    JobQuery,
+    JobReply,
+    Ping,
+    Pong,
+    Rejected,
+    Result,
+    StatusQuery,
+    StatusReply,
+    Submit,
+    Watch,
+)
+from common.messages.parts import (
+    NEGATIVE_PROMPT_CHARS_MAX,
+    PROMPT_CHARS_MAX,
+    SEED_MAX,
+    SIDE_MAX,
+    STEPS_MAX,
+    DeviceInfo,
+    DeviceLoad,
+    ErrorInfo,
+    HeldToken,
+    JobOrder,
+    JobSpec,
+    Message,
+    Note,
+    Picture,
+    Timings,
+    Token,
+)
+from common.messages.views import (
+    STATUS_WORKERS_PER_PAGE,
+    JobView,
+    ModelView,
+    RouterLimits,
+    RouterStats,
+    WorkerView,
+)
+from common.messages.worker import (
+    Bye,
+    CancelToken,
+    Credit,
+    Dispatch,
+    Done,
+    Drain,
+    Draining,
+    Fail,
+    Fenced,
+    Heartbeat,
+    Register,
+    ResultAck,
+    Resync,
+    Returned,
+    Started,
+    Welcome,
+    WorkerMessage,
+    WorkerProgress,
+)
+
+
+def _table(*types: type[Message]) -> dict[bytes, type[Message]]:
+    return {t.NAME: t for t in types}
+
+
+CLIENT_TO_ROUTER = _table(Submit, CancelJob, Watch, JobQuery, Fetch, StatusQuery, Ping, ErrorReply)
+ROUTER_TO_CLIENT = _table(
+    Accepted, Rejected, JobProgress, Result, Failed, Cancelled, JobReply, StatusReply, ErrorReply, Pong
+)
+WORKER_TO_ROUTER = _table(
+    Register, Credit, Started, WorkerProgress, Done, Fail, Returned, Heartbeat, Draining, Bye, ErrorReply
+)
+ROUTER_TO_WORKER = _table(Welcome, Dispatch, CancelToken, ResultAck, Fenced, Drain, Resync, ErrorReply)
+
+__all__ = [
+    "CLIENT_TO_ROUTER",
+    "NEGATIVE_PROMPT_CHARS_MAX",
+    "PROMPT_CHARS_MAX",
+    "ROUTER_TO_CLIENT",
+    "ROUTER_TO_WORKER",
+    "SEED_MAX",
+    "SIDE_MAX",
+    "STATUS_WORKERS_PER_PAGE",
+    "STEPS_MAX",
+    "WORKER_TO_ROUTER",
+    "Accepted",
+    "Bye",
+    "CancelJob",
+    "CancelToken",
+    "Cancelled",
+    "ClientMessage",
+    "Credit",
+    "DeviceInfo",
+    "DeviceLoad",
+    "Dispatch",
+    "Done",
+    "Drain",
+    "Draining",
+    "ErrorInfo",
+    "ErrorReply",
+    "Fail",
+    "Failed",
+    "Fenced",
+    "Fetch",
+    "Heartbeat",
+    "HeldToken",
+    "JobOrder",
+    "JobProgress",
+    "JobQuery",
+    "JobReply",
+    "JobSpec",
+    "JobView",
+    "Message",
+    "ModelView",
+    "Note",
+    "Picture",
+    "Ping",
+    "Pong",
+    "Register",
+    "Rejected",
+    "Result",
+    "ResultAck",
+    "Resync",
+    "Returned",
+    "RouterLimits",
+    "RouterStats",
+    "Started",
+    "StatusQuery",
+    "StatusReply",
+    "Submit",
+    "Timings",
+    "Token",
+    "Watch",
+    "Welcome",
+    "WorkerMessage",
+    "WorkerProgress",
+    "WorkerView",
+]

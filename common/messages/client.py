@@ -1,0 +1,176 @@
+"""What clients and the router say to each other. Pure; the grammar stands in common/messages."""
+
+from common.messages.parts import (
+    Count,
+    ErrorInfo,
+    JobId,
+    JobSpec,
+    Label,
+    Message,
+    Parts,
+    Picture,
+    Rid,
+)
+from common.messages.views import JobView, ModelView, RouterLimits, RouterStats, WorkerView
+
+# --- client -> router --------------------------------------------------------------------------
+
+
+class ClientMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sent by a client: strict."""
+
+    rid: Rid
+
+
+class Submit(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for one picture, and watch it. The same `key` and job again is the same job."""
+
+    NAME = b"SUBMIT"
+    job: JobSpec
+    key: Label = ""
+
+
+class CancelJob(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a job now; whatever it would still yield is dropped."""
+
+    NAME = b"CANCEL"
+    job_id: JobId
+
+
+class Watch(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Follow a job from this connection; to be repeated every 5 s, lapses after 15 s."""
+
+    NAME = b"WATCH"
+    job_id: JobId
+
+
+class JobQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask how a job stands."""
+
+    NAME = b"JOB"
+    job_id: JobId
+
+
+class Fetch(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for an ended job's picture again."""
+
+    NAME = b"FETCH"
+    job_id: JobId
+
+
+class StatusQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask how the service stands; workers come in pages."""
+
+    NAME = b"STATUS"
+    workers_from: Count = 0
+
+
+class Ping(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Is somebody there?"""
+
+    NAME = b"PING"
+
+
+# --- router -> client --------------------------------------------------------------------------
+
+
+class Accepted(Message, frozen=True, kw_only=True):
+    """The job is written down; from here on it ends exactly once."""
+
+    NAME = b"ACCEPTED"
+    rid: str
+    job_id: str
+    job: JobView
+    repeated: bool = False  # the key was known: this is the job of then
+
+
+class Rejected(Message, frozen=True, kw_only=True):
+    """The job was not taken; nothing is kept of it."""
+
+    NAME = b"REJECTED"
+    rid: str
+    code: str
+    message: str
+    param: str | None = None
+    retry_after_s: float | None = None
+
+
+class JobProgress(Message, frozen=True, kw_only=True):
+    """A watched job moved. May be lost; at most four a second."""
+
+    NAME = b"PROGRESS"
+    rid: str
+    job_id: str
+    state: str
+    step: int
+    steps: int
+    position: int = 0
+    eta_s: float | None = None
+
+
+class Result(Message, frozen=True, kw_only=True):
+    """The picture; its bytes are the payload, cut as `parts` says."""
+
+    NAME = b"RESULT"
+    rid: str
+    job_id: str
+    job: JobView
+    picture: Picture
+    parts: Parts
+
+
+class Failed(Message, frozen=True, kw_only=True):
+    """The job ended without a picture."""
+
+    NAME = b"FAILED"
+    rid: str
+    job_id: str
+    job: JobView
+    error: ErrorInfo
+
+
+class Cancelled(Message, frozen=True, kw_only=True):
+    """The job was cancelled by its owner."""
+
+    NAME = b"CANCELLED"
+    rid: str
+    job_id: str
+    job: JobView
+
+
+class JobReply(Message, frozen=True, kw_only=True):
+    """How the job stands."""
+
+    NAME = b"JOB"
+    rid: str
+    job_id: str
+    job: JobView
+
+
+class StatusReply(Message, frozen=True, kw_only=True):
+    """How the service stands: one page of workers, all models, the counts."""
+
+    NAME = b"STATUS"
+    rid: str
+    workers: tuple[WorkerView, ...]
+    workers_total: int
+    models: tuple[ModelView, ...]
+    default_model: str  # '' until one is known
+    stats: RouterStats
+    limits: RouterLimits
+
+
+class ErrorReply(Message, frozen=True, kw_only=True):
+    """What was sent cannot be done. Never answered. `rid` is '' where it could not be read."""
+
+    NAME = b"ERROR"
+    rid: str = ""
+    code: str
+    message: str
+
+
+class Pong(Message, frozen=True, kw_only=True):
+    """Somebody is."""
+
+    NAME = b"PONG"
+    rid: str

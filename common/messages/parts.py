@@ -1,0 +1,135 @@
+"""The pieces that messages are made of: jobs, tokens, pictures, devices. Pure."""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+PROMPT_CHARS_MAX = 8000
+NEGATIVE_PROMPT_CHARS_MAX = 4000
+SEED_MAX = 2**63 - 1
+SIDE_MAX = 16384
+STEPS_MAX = 1000
+
+Rid = Annotated[str, Meta(min_length=1, max_length=64)]
+JobId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+Label = Annotated[str, Meta(max_length=128)]
+Text = Annotated[str, Meta(max_length=4000)]
+WorkerId = Annotated[str, Meta(min_length=1, max_length=128)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+PartBytes = Annotated[int, Meta(ge=1, le=512 * 1024)]
+Parts = Annotated[tuple[PartBytes, ...], Meta(max_length=128)]
+Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What every message is. `NAME` is its ASCII name on the wire."""
+
+    NAME: ClassVar[bytes]
+
+
+class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One picture as a client asks for it. What is left out is the model's own default."""
+
+    prompt: Annotated[str, Meta(min_length=1, max_length=PROMPT_CHARS_MAX)]
+    negative_prompt: Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)] = ""
+    model: Label = ""  # empty: the router's default model
+    width: Annotated[int, Meta(ge=0, le=SIDE_MAX)] = 0  # pixels; 0 for both: the model's default
+    height: Annotated[int, Meta(ge=0, le=SIDE_MAX)] = 0
+    steps: Annotated[int, Meta(ge=0, le=STEPS_MAX)] = 0  # denoising steps; 0: the model's default
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)] | None = None
+    true_cfg_scale: Annotated[float, Meta(ge=1, le=100)] | None = None  # only with a negative prompt
+    seed: Seed | None = None  # None: the router draws one
+    priority: Annotated[int, Meta(ge=-10, le=10)] = 0  # higher first
+    client: Label = ""  # whom to count this job to, for fair shares and the logs
+    save: bool = False  # also keep a copy in the daemon's output folder
+
+
+class JobOrder(Struct, frozen=True, kw_only=True):
+    """One picture as the router orders it: every choice made."""
+
+    prompt: str
+    negative_prompt: str
+    model: str
+    width: int  # of the picture delivered
+    height: int
+    drawn_width: int  # of the picture the model draws; enlarged where smaller than asked
+    drawn_height: int
+    steps: int
+    guidance_scale: float
+    true_cfg_scale: float  # 1: no second pass for the negative prompt
+    seed: int
+    priority: int
+    client: str
+    save: bool
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    """The right to end a job: its id and the number of the dispatch. Stale ones are fenced."""
+
+    job_id: JobId
+    dispatch: Annotated[int, Meta(ge=1, le=2**31)]
+
+
+class HeldToken(Struct, frozen=True, kw_only=True):
+    """A token in a daemon's hands, and how far it has come: waiting, running or ended."""
+
+    token: Token
+    stage: Annotated[str, Meta(pattern="^(waiting|running|ended)$")]
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    """Something the reader should know although nothing failed, e.g. code 'prompt_cut'."""
+
+    code: Label
+    message: Text
+
+
+class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A failure as it is told: see common/errors.py for what each code implies."""
+
+    code: Label
+    message: Text
+    fault: Label = ""
+    retryable: bool = False
+    next_step: Text = ""
+
+
+class Picture(Struct, frozen=True, kw_only=True):
+    """What the payload of a DONE or RESULT is."""
+
+    format: Label  # 'png'
+    width: int
+    height: int
+    drawn_width: int
+    drawn_height: int
+    bytes: Count
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a job's seconds went inside the engine."""
+
+    encode_s: Seconds = 0.0  # prompt to embeddings
+    denoise_s: Seconds = 0.0  # all steps
+    decode_s: Seconds = 0.0  # latents to pixels
+    save_s: Seconds = 0.0  # pixels to file bytes
+    total_s: Seconds = 0.0
+
+
+class DeviceInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The device of one daemon, as it is built."""
+
+    device: Label  # 'cuda:0', 'cpu', 'cpu:1': unique on its host
+    kind: Annotated[str, Meta(pattern="^(cuda|cpu)$")]
+    name: Label = ""  # as the driver or the processor calls itself
+    uuid: Label = ""
+    total_mb: Count = 0  # MiB: the GPU's memory; on a CPU, the host's
+
+
+class DeviceLoad(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The device's memory just now, MiB, as the engine process sees it."""
+
+    allocated_mb: Count = 0  # in tensors; on a CPU, resident in the engine process
+    cached_mb: Count = 0  # reserved by torch's allocator beyond that
+    free_mb: Count = 0

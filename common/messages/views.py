@@ -1,0 +1,103 @@
+"""How jobs, workers and the router show themselves in STATUS, JOB and the ends of a job. Pure."""
+
+from msgspec import Struct
+
+from common.messages.parts import (
+    DeviceInfo,
+    DeviceLoad,
+    ErrorInfo,
+    Note,
+    Picture,
+    Timings,
+)
+from common.models import ModelCard
+
+STATUS_WORKERS_PER_PAGE = 48  # so that a STATUS header stays below HEADER_BYTES_MAX
+
+
+class WorkerView(Struct, frozen=True, kw_only=True):
+    """One GPU daemon as STATUS shows it."""
+
+    worker_id: str
+    host: str
+    device: DeviceInfo
+    load: DeviceLoad
+    state: str  # ready | loading | broken | draining | suspect
+    detail: str  # what a person should know about that state
+    models: tuple[str, ...]
+    busy: bool  # a job is running
+    job_id: str  # running one, or ''
+    step: int
+    steps: int
+    queue_size: int  # jobs waiting that are planned for or already sent to this GPU
+    credit: int
+    granted_total: int
+    dispatched_total: int
+    done_total: int  # pictures since the router knows this worker
+    failed_total: int
+    last_used_at: float  # wall seconds; 0: never
+    step_s: float  # learned seconds a step, 0: unknown
+    version: str
+    pid: int  # of its engine process; 0: none just now
+
+
+class ModelView(Struct, frozen=True, kw_only=True):
+    """One model ever registered, and who serves it now."""
+
+    card: ModelCard
+    workers: int
+    model_path: str
+
+
+class RouterStats(Struct, frozen=True, kw_only=True):
+    """Counts since the router started, and what it holds now."""
+
+    uptime_s: float
+    submitted_total: int  # accepted
+    done_total: int
+    failed_total: int
+    cancelled_total: int
+    rejected_total: int  # all refusals of well-formed submissions
+    queue_full_total: int
+    protocol_errors_total: int
+    retried_total: int
+    queued: int  # accepted, not running
+    running: int  # including those whose picture is being stored
+    overflow: int  # of the queued, those that no GPU's own queue has room for
+
+
+class RouterLimits(Struct, frozen=True, kw_only=True):
+    """The bounds in force."""
+
+    gpu_queue_size: int
+    global_queue_size: int
+    job_deadline_s: float
+    result_ttl_s: float
+    attempts_max: int
+
+
+class JobView(Struct, frozen=True, kw_only=True):
+    """One job as its owner sees it. Wall times in seconds since 1970, 0 where not yet."""
+
+    job_id: str
+    state: str  # queued | running | done | failed | cancelled
+    model: str
+    width: int
+    height: int
+    steps: int
+    seed: int
+    guidance_scale: float
+    priority: int
+    created_at: float
+    started_at: float
+    ended_at: float
+    step: int
+    position: int  # 1 = next to start; 0 = not queued
+    eta_s: float | None  # to its end; None where no speed is known yet
+    attempts: int
+    worker_id: str
+    device: str
+    notes: tuple[Note, ...]
+    error: ErrorInfo | None
+    picture: Picture | None
+    timings: Timings | None

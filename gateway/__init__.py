@@ -1,0 +1,1 @@
+"""HTTP in, broker messages out, and back."""

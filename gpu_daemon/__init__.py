@@ -1,0 +1,1 @@
+"""One process a GPU: its control part talks to the router, its engine process draws."""

@@ -1,0 +1,1 @@
+"""The process that draws: the only room that imports torch. It knows nothing of the router."""

@@ -1,0 +1,45 @@
+"""What the engine process asks of whatever draws. Two exist: flux (diffusers) and noop (flat colours)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.messages import DeviceInfo, DeviceLoad, JobOrder, Note, Picture, Timings
+from common.models import ModelCard
+
+Report = Callable[[str, float], None]  # (stage, fraction done): called while loading
+OnStep = Callable[[int, int, float], None]  # (step from 1, steps, its seconds); raises Stopped to stop the job
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the owner's wish
+    """Raised by `on_step` and passed on by `draw`: the job is not wanted any more."""
+
+
+@dataclass(frozen=True)
+class Painting:
+    """A drawn picture: its file bytes, its facts, where the seconds went, what to tell its reader."""
+
+    data: bytes
+    picture: Picture
+    timings: Timings
+    notes: tuple[Note, ...]
+
+
+class Backend(Protocol):
+    """Draws one picture at a time, on one device."""
+
+    card: ModelCard
+    device: DeviceInfo
+    offloaded: bool
+
+    def load(self, report: Report) -> None:
+        """Make ready, warm-up picture included. Raises GenServeError model_load_failed, device_unavailable, …"""
+
+    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
+        """Draw. Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards."""
+
+    def device_load(self) -> DeviceLoad:
+        """The device's memory just now."""
+
+    def became_idle(self) -> None:
+        """Nothing was asked for `idle_after_s`: give back what is not needed."""
