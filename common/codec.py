@@ -15,7 +15,14 @@ import msgpack
 import msgspec
 
 from common.errors import ProtocolError
-from common.messages.parts import Message, Rid
+from common.messages import (
+    CLIENT_TO_ROUTER,
+    ROUTER_TO_CLIENT,
+    ROUTER_TO_WORKER,
+    WORKER_TO_ROUTER,
+    Message,
+    Rid,
+)
 
 VERSION = b"GS1"
 HEADER_BYTES_MAX = 64 * 1024
@@ -61,6 +68,12 @@ class Direction:
             _refuse_repeated_keys(frames[2])
         _check_payload(message, frames[_HEAD_FRAMES:])
         return message
+
+
+FROM_CLIENT = Direction("from a client", CLIENT_TO_ROUTER, strict=True)
+TO_CLIENT = Direction("to a client", ROUTER_TO_CLIENT)
+FROM_WORKER = Direction("from a daemon", WORKER_TO_ROUTER)
+TO_WORKER = Direction("to a daemon", ROUTER_TO_WORKER)
 
 
 def encode(message: Message, payload: Sequence[Buffer] = ()) -> list[Buffer]:

@@ -76,6 +76,7 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     key_ttl_s: Annotated[float, _of("seconds an idempotency key is remembered", **_positive_s)] = 86_400.0
     watch_ttl_s: Annotated[float, _of("seconds a WATCH holds without being repeated", **_positive_s)] = 15.0
     watches_per_job_max: Annotated[int, _of("watchers of one job", ge=1, le=10_000)] = 64
+    drain_s: Annotated[float, _of("seconds accepted jobs may take to end when stopping", ge=0, le=1e6)] = 10.0
     progress_interval_s: Annotated[float, _of("least seconds between two PROGRESS of a job", ge=0, le=60)] = 0.25
 
     def __post_init__(self) -> None:

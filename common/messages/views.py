@@ -37,6 +37,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     failed_total: int
     last_used_at: float  # wall seconds; 0: never
     step_s: float  # learned seconds a step, 0: unknown
+    job_timeout_s: float  # after which its running job is stopped
     version: str
     pid: int  # of its engine process; 0: none just now
 

@@ -38,6 +38,7 @@ class Register(Message, frozen=True, kw_only=True):
     device: DeviceInfo
     models: Annotated[tuple[ModelCard, ...], Meta(min_length=1, max_length=16)]
     model_path: Text = ""
+    job_timeout_s: Seconds = 0.0
     tokens: Annotated[tuple[HeldToken, ...], Meta(max_length=64)] = ()
     version: Label = ""
 
