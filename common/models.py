@@ -15,6 +15,8 @@ from common.errors import GenServeError
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Side = Annotated[int, Meta(ge=1, le=16384)]
 
+ENLARGED_SKEW_MAX = 0.08  # how much an enlarged picture may be stretched, as |ln(shape / shape)|
+
 
 class ModelCard(Struct, frozen=True, kw_only=True):
     """
@@ -58,12 +60,15 @@ class ModelCard(Struct, frozen=True, kw_only=True):
         """
         if width == 0 and height == 0:
             return self.width, self.height
+        if width == 0 or height == 0:
+            raise GenServeError("invalid_request", "give both width and height, or neither", param="size")
         if self.is_native(width, height):
             return width, height
         enlargeable = self.enlarges and max(width, height) <= self.enlarged_side_max
         if enlargeable and width * height >= self.width * self.height:
             drawn = self.nearest_native(width, height, area=self.width * self.height)
-            if drawn[0] <= width and drawn[1] <= height:
+            skew = abs(math.log(drawn[0] / drawn[1] * height / width))
+            if drawn[0] <= width and drawn[1] <= height and skew <= ENLARGED_SKEW_MAX:
                 return drawn
         near = self.nearest_native(width, height, area=width * height)
         also = f", and larger ones up to {self.enlarged_side_max} a side, enlarged" if self.enlarges else ""

@@ -5,6 +5,8 @@ A process that cannot start because of something a person must mend ends with EX
 that says what; whoever starts processes does not start such a one again.
 """
 
+import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from common.errors import GenServeError
 
 EXIT_OK = 0
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def name_process(title: str) -> None:
@@ -37,6 +40,21 @@ def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> Non
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+
+
+def die_with_parent(parent_pid: int, signal_: signal.Signals) -> None:
+    """
+    From now on the kernel sends this process `signal_` when its parent ends (Linux; elsewhere nothing happens).
+
+    `parent_pid` is the parent that started it: where that one has ended already, this process ends here.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal_), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent_pid:
+        raise SystemExit(EXIT_OK)
 
 
 def explain(error: GenServeError) -> str:

@@ -1,0 +1,116 @@
+"""Errors, logs, sd_notify and sockets."""
+
+import json
+import os
+import socket
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import zmq
+
+from common.errors import ERRORS, GenServeError, SettingsError
+from common.log import configure
+from common.notify import notify
+from common.process import EXIT_CONFIG, exit_config
+from common.settings import LogSettings
+from common.sockets import dealer_socket, is_loopback, router_socket
+
+JOB_ID = "89abcdef" * 4
+
+
+def _boom() -> None:
+    raise RuntimeError("boom")
+
+
+def _lines(monkeypatch: pytest.MonkeyPatch, settings: LogSettings) -> list[str]:
+    out = StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    logger = configure("router", settings)
+    logger.info("job.started", job_id=JOB_ID, device="cuda:0", elapsed_s=1.25)
+    logger.debug("job.prompt", prompt="secret")
+    try:
+        _boom()
+    except RuntimeError:
+        logger.exception("job.failed", job_id=JOB_ID)
+    return out.getvalue().splitlines()
+
+
+def test_log_lines_are_json_with_the_jobs_first_eight_and_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = map(json.loads, _lines(monkeypatch, LogSettings(format="auto")))
+    assert first["event"] == "job.started"
+    assert (first["job_id"], first["job"], first["process"], first["level"]) == (JOB_ID, "89abcdef", "router", "info")
+    assert (first["device"], first["elapsed_s"]) == ("cuda:0", 1.25)
+    assert 'raise RuntimeError("boom")' in second["traceback"]
+
+
+def test_a_person_sees_icons(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = _lines(monkeypatch, LogSettings(format="console", level="debug"))
+    assert "🚀" in lines[0]
+    assert "job=89abcdef" in lines[0]
+    assert "secret" in lines[1]
+    assert "❌" in lines[2]
+    assert lines[-1] == "RuntimeError: boom"
+
+
+def test_every_error_says_what_to_do() -> None:
+    for code, kind in ERRORS.items():
+        assert kind.code == code
+        assert len(kind.next_step) > 15
+    error = GenServeError("queue_full", "62 jobs are waiting", retry_after_s=3.0)
+    assert error.kind.retryable
+    assert str(error) == "62 jobs are waiting"
+
+
+def test_a_start_that_cannot_be_says_so_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_config(SettingsError("gateway.port = 70000 is not right")) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert "gateway.port = 70000" in said
+    assert "correct the setting" in said
+
+
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert not notify(READY=1)
+    path = str(tmp_path / "notify")
+    for address, bound in ((path, path), (f"@genserve-test-{os.getpid()}", f"\0genserve-test-{os.getpid()}")):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(bound)
+            monkeypatch.setenv("NOTIFY_SOCKET", address)
+            assert notify(READY=1, STATUS="two GPUs\nready")
+            assert listener.recv(1000) == b"READY=1\nSTATUS=two GPUs ready"
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True), ("127.8.8.8", True), ("localhost", True), ("[::1]", True), ("0.0.0.0", False),
+        ("*", False), ("192.168.1.5", False), ("example.org", False), ("eth0", False),
+    ],
+)  # fmt: skip
+def test_loopback(host: str, expected: bool) -> None:
+    assert is_loopback(host) is expected
+
+
+def test_only_loopback_is_listened_on_and_a_taken_port_is_named() -> None:
+    context = zmq.Context()
+    try:
+        with pytest.raises(SettingsError, match="other machines"):
+            router_socket(context, "tcp://0.0.0.0:12412")
+        first = router_socket(context, "tcp://127.0.0.1:0")
+        endpoint = first.getsockopt_string(zmq.LAST_ENDPOINT)
+        with pytest.raises(GenServeError, match=endpoint) as caught:
+            router_socket(context, endpoint)
+        assert caught.value.code == "address_in_use"
+        dealer = dealer_socket(context, endpoint)
+        dealer.send(b"hello")
+        route, text = first.recv_multipart()
+        assert text == b"hello"
+        with pytest.raises(zmq.ZMQError) as unreachable:
+            first.send_multipart([b"nobody", b""], zmq.DONTWAIT)
+        assert unreachable.value.errno == zmq.EHOSTUNREACH
+        first.send_multipart([route, b"back"])
+        assert dealer.recv() == b"back"
+    finally:
+        context.destroy(linger=0)
