@@ -1,5 +1,4 @@
-"""
-The only place that reads the clock.
+"""The only place that reads the clock.
 
 Decisions use monotonic seconds, passed in as `now`; wall seconds are for records and for people.
 """

@@ -1,5 +1,4 @@
-"""
-Frames to messages and back.
+"""Frames to messages and back.
 
 Pure. A message is `[b"GS1", NAME, header, payload…]`. Version, name, frame count and sizes are checked
 before anything is decoded, and a header is decoded straight into its typed struct. Whatever is wrong

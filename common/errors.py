@@ -1,5 +1,4 @@
-"""
-The one taxonomy of failures: a code, whose fault it is, whether a retry may help, what to do now.
+"""The one taxonomy of failures: a code, whose fault it is, whether a retry may help, what to do now.
 
 Pure. Every error a person or a program can see, on any door, carries one of these codes. What HTTP
 status a code becomes is the gateway's business; whether a *job* is tried again is the router's.
@@ -59,8 +58,7 @@ ERRORS: dict[str, ErrorKind] = _kinds(
 
 
 class GenServeError(Exception):
-    """
-    A failure with a code of the taxonomy and a message made for its reader.
+    """A failure with a code of the taxonomy and a message made for its reader.
 
     `param` names the field at fault, `retry_after_s` says when to come back; both may be absent.
     """
@@ -77,8 +75,7 @@ class GenServeError(Exception):
 
 
 class ProtocolError(GenServeError):
-    """
-    Frames that are no message: too many, too long, of another version, unknown, or malformed.
+    """Frames that are no message: too many, too long, of another version, unknown, or malformed.
 
     `rid` names the request where at least that could be read, else it is ''.
     """

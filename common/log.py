@@ -1,5 +1,4 @@
-"""
-Structured logs: one event a line, JSON for machines, a readable form with icons for a person.
+"""Structured logs: one event a line, JSON for machines, a readable form with icons for a person.
 
 Every line has `event` (a stable dotted name), `level`, `time` (UTC) and `process`. Lines about a job carry
 `job_id` and `job`, its first eight characters; failures carry `traceback`. Prompts appear at debug only.

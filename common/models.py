@@ -1,5 +1,4 @@
-"""
-What a model is to everyone but its engine: a card. And which size is drawn for the size asked.
+"""What a model is to everyone but its engine: a card. And which size is drawn for the size asked.
 
 Pure. A daemon registers the cards of what it serves; the router admits and resolves jobs by them; the
 gateway shows them.
@@ -19,8 +18,7 @@ ENLARGED_SKEW_MAX = 0.08  # how much an enlarged picture may be stretched, as |l
 
 
 class ModelCard(Struct, frozen=True, kw_only=True):
-    """
-    One model: its name, defaults and limits. Sides are pixels.
+    """One model: its name, defaults and limits. Sides are pixels.
 
     A size is native when both sides are multiples of `side_multiple` between `side_min` and `side_max`
     and their product is at most `pixels_max`. Where `enlarges`, any other size of at least the default
@@ -52,8 +50,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
         )
 
     def drawn_size(self, width: int, height: int) -> tuple[int, int]:
-        """
-        The (width, height) to draw for an asked size; both 0 means the default.
+        """The (width, height) to draw for an asked size; both 0 means the default.
 
         Raises GenServeError invalid_request, naming the nearest size, for one that is neither native
         nor enlarged to.

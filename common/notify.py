@@ -5,8 +5,7 @@ import socket
 
 
 def notify(**fields: str | int) -> bool:
-    """
-    Send fields such as READY=1, STATUS='two GPUs ready'; False where nobody listens.
+    """Send fields such as READY=1, STATUS='two GPUs ready'; False where nobody listens.
 
     Raises OSError where NOTIFY_SOCKET is set but does not take the datagram.
     """

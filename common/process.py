@@ -1,5 +1,4 @@
-"""
-What the start and the end of every GenServe process have in common: its name, its signals, its exit.
+"""What the start and the end of every GenServe process have in common: its name, its signals, its exit.
 
 A process that cannot start because of something a person must mend ends with EXIT_CONFIG after one line
 that says what; whoever starts processes does not start such a one again.
@@ -43,8 +42,7 @@ def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> Non
 
 
 def die_with_parent(parent_pid: int, signal_: signal.Signals) -> None:
-    """
-    From now on the kernel sends this process `signal_` when its parent ends (Linux; elsewhere nothing happens).
+    """From now on the kernel sends this process `signal_` when its parent ends (Linux; elsewhere nothing happens).
 
     `parent_pid` is the parent that started it: where that one has ended already, this process ends here.
     """
@@ -64,5 +62,5 @@ def explain(error: GenServeError) -> str:
 
 def exit_config(error: GenServeError) -> int:
     """Tell a person on stderr why this process cannot start; the status to end with."""
-    print(f"genserve: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"genserve: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201  # said to a person, not logged
     return EXIT_CONFIG

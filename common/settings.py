@@ -1,5 +1,4 @@
-"""
-One frozen settings object a process: defaults < TOML file < environment < flags.
+"""One frozen settings object a process: defaults < TOML file < environment < flags.
 
 A bad or unknown key stops the start and says what would be right. Every setting is declared once,
 here, with its unit, bounds and description. What the values are used for is not known here.
@@ -172,8 +171,7 @@ def load_settings(
     flags: Mapping[str, Any] | None = None,
     log_flags: Mapping[str, Any] | None = None,
 ) -> Loaded[S]:
-    """
-    The settings of one process. A flag of value None is one not given.
+    """The settings of one process. A flag of value None is one not given.
 
     Raises SettingsError for a file that cannot be read, an unknown key or a bad value, in any section.
     """

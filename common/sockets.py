@@ -1,5 +1,4 @@
-"""
-The one place that makes ZeroMQ sockets: limits, heartbeats, reconnection, who may listen where.
+"""The one place that makes ZeroMQ sockets: limits, heartbeats, reconnection, who may listen where.
 
 Knows nothing of messages. The figures are measured: a ROUTER without ROUTER_MANDATORY loses messages in
 silence at its high-water mark; with it a send gives EAGAIN (full) or EHOSTUNREACH (gone), never nothing.
@@ -27,8 +26,7 @@ Socket = zmq.Socket[bytes]
 
 
 def router_socket(context: zmq.Context[Socket], endpoint: str) -> Socket:
-    """
-    A ROUTER bound to a loopback `endpoint`.
+    """A ROUTER bound to a loopback `endpoint`.
 
     Raises SettingsError for an address that others could reach, address_in_use where it is taken.
     """
@@ -84,9 +82,10 @@ def _limit(socket: Socket) -> None:
     socket.setsockopt(zmq.SNDHWM, SEND_HIGH_WATER_MESSAGES)
     socket.setsockopt(zmq.RCVHWM, RECEIVE_HIGH_WATER_MESSAGES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_TIMEOUT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
+    if socket.type != zmq.PAIR:  # between two processes of one machine: a pause of one must not part them
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_INTERVAL_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS)
 
 
 def _check_loopback(endpoint: str) -> None:

@@ -1,5 +1,4 @@
-"""
-Every message on GenServe's wire, version 1, as a frozen typed struct.
+"""Every message on GenServe's wire, version 1, as a frozen typed struct.
 
 Pure: no sockets, no time. A message is `[b"GS1", NAME, header, payload…]`; the header is one msgpack map,
 the fields below by name. See docs/protocol.md for the same told to someone who writes a client.
