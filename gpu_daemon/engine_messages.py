@@ -1,5 +1,4 @@
-"""
-What a daemon's control process and its engine process say to each other.
+"""What a daemon's control process and its engine process say to each other.
 
 Pure. The same codec as the network's, over a private ipc PAIR with a new path for each engine start:
 
@@ -7,12 +6,13 @@ Pure. The same codec as the network's, over a private ipc PAIR with a new path f
     DRAW(token) -> BEGUN -> STEP* -> DRAWN | UNDRAWN
     STOP(token) -> UNDRAWN('cancelled') at the next step, or nothing where that job has ended
     LOAD                                how the device's memory stands; when idle, once a second
+    BROKEN -> QUIT                      the engine cannot go on: a last UNDRAWN may follow, then it ends
     QUIT                                the engine ends
 """
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from common.messages import (
     Count,
@@ -30,6 +30,17 @@ from common.messages import (
     Token,
 )
 from common.models import ModelCard
+from common.settings import GpuDaemonSettings, LogSettings
+
+
+class EngineStart(Struct, frozen=True, kw_only=True):
+    """The one argument of an engine process, in JSON."""
+
+    path: str  # of the socket to its daemon
+    parent_pid: int  # the daemon's; the engine never outlives it
+    settings: GpuDaemonSettings
+    log: LogSettings
+    device: DeviceInfo
 
 
 class Draw(Message, frozen=True, kw_only=True):
@@ -73,7 +84,7 @@ class Ready(Message, frozen=True, kw_only=True):
 
 
 class Broken(Message, frozen=True, kw_only=True):
-    """The engine cannot be made ready; the process ends after this."""
+    """The engine cannot be made ready, or cannot go on; the process ends when QUIT answers this."""
 
     NAME = b"BROKEN"
     code: Label

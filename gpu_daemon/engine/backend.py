@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.errors import GenServeError
 from common.messages import DeviceInfo, DeviceLoad, JobOrder, Note, Picture, Timings
 from common.models import ModelCard
 
@@ -13,6 +14,16 @@ OnStep = Callable[[int, int, float], None]  # (step from 1, steps, its seconds);
 
 class Stopped(Exception):  # noqa: N818  # not an error: the owner's wish
     """Raised by `on_step` and passed on by `draw`: the job is not wanted any more."""
+
+
+class EngineMustEnd(GenServeError):  # noqa: N818  # says what must follow, not only that something failed
+    """Raised by `draw`, code engine_died: only a new process can use the device again, so this one must end.
+
+    CUDA errors other than lack of memory are sticky: every later call fails too.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("engine_died", message)
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,10 @@ class Backend(Protocol):
         """Make ready, warm-up picture included. Raises GenServeError model_load_failed, device_unavailable, …"""
 
     def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
-        """Draw. Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards."""
+        """Draw. Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards.
+
+        After EngineMustEnd it is not: the process must end.
+        """
 
     def device_load(self) -> DeviceLoad:
         """The device's memory just now."""

@@ -1,0 +1,317 @@
+"""The daemon's loop: carries events to the session and its commands to the router, the engine and the log.
+
+It decides nothing that the session or the supervisor can decide, and never imports torch. One thread and
+one poll over the router's socket, the engine's socket, the engine's end (a pidfd) and the operator's wish.
+
+Shutdown, in order: the first signal drains (the session gives back what has not started, lets what runs
+finish, waits for the acknowledgements, says BYE); then the engine ends, then the sockets, then the lock on
+the GPU. A second signal skips the draining.
+"""
+
+import os
+import socket
+import sys
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import msgspec
+import structlog
+import zmq
+
+from common import log
+from common.clock import monotonic_s
+from common.codec import TO_WORKER, Buffer, Direction, encode
+from common.errors import GenServeError, ProtocolError
+from common.messages import DeviceInfo, ErrorReply, Heartbeat, Message, Register, WorkerProgress
+from common.models import ModelCard
+from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
+from common.settings import GpuDaemonSettings, Loaded, LogSettings
+from common.sockets import Socket, dealer_socket, pair_listener
+from gpu_daemon.device_lock import DeviceLock
+from gpu_daemon.devices import engine_environment, find_device
+from gpu_daemon.engine.noop import noop_card
+from gpu_daemon.engine_messages import ENGINE_TO_CONTROL, EngineStart, Quit, Ready
+from gpu_daemon.events import (
+    Command,
+    DrainAsked,
+    EngineDied,
+    EngineSaid,
+    EngineStarted,
+    Event,
+    KillEngine,
+    Leave,
+    Log,
+    Reconnect,
+    RouterSaid,
+    Tick,
+    ToEngine,
+    ToRouter,
+)
+from gpu_daemon.session import Session
+from gpu_daemon.supervisor import Supervisor
+
+FROM_ENGINE = Direction("from an engine", ENGINE_TO_CONTROL)
+TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the loop
+MESSAGES_A_TURN_MAX = 256  # from one socket, before the others get their turn
+LAST_WORDS_MS = 2000  # for what is still to be sent when leaving
+LOSSY = (Heartbeat, WorkerProgress)  # the next one says it better
+ERROR_CHARS_MAX = 500
+
+
+def run(loaded: Loaded[GpuDaemonSettings]) -> int:
+    """Serve one device until told to stop; the status to end with."""
+    settings = loaded.settings
+    try:
+        device = find_device(settings.device)
+        name_process(f"genserve gpu-daemon {device.device}")
+        logger = log.configure("gpu-daemon", loaded.log)
+        introduction = introduce(settings, device)
+        structlog.contextvars.bind_contextvars(device=device.device, worker_id=introduction.worker_id)
+        with DeviceLock(device):
+            control = Control(settings, loaded.log, introduction)
+            logger.info("daemon.started", model=introduction.models[0].name, router=settings.router_endpoint)
+            try:
+                on_stop_signals(control.ask_to_drain, control.ask_to_stop)
+                control.serve()
+            finally:
+                control.close()
+            logger.info("daemon.stopped")
+    except GenServeError as error:
+        return exit_config(error)
+    return EXIT_OK
+
+
+def introduce(settings: GpuDaemonSettings, device: DeviceInfo) -> Register:
+    """Who this daemon is. Raises model_load_failed for a model folder that cannot be served."""
+    card, path = _model(settings)
+    host = socket.gethostname()
+    return Register(
+        worker_id=settings.worker_id or f"{host}/{device.device}",
+        boot_id=uuid.uuid4().hex,
+        nonce="",
+        host=host,
+        device=device,
+        models=(card,),
+        model_path=path,
+        job_timeout_s=settings.job_timeout_s,
+        version=version("genserve"),
+    )
+
+
+def _model(settings: GpuDaemonSettings) -> tuple[ModelCard, str]:
+    if settings.engine == "noop":
+        return noop_card(settings), ""
+    from gpu_daemon.model_folder import open_model  # noqa: PLC0415  # a noop daemon needs no model folder
+
+    folder = open_model(settings)
+    return folder.card, str(folder.path)
+
+
+class Control:
+    """The sockets and the process of one daemon, and the loop over them."""
+
+    def __init__(self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register) -> None:
+        self._settings = settings
+        self._log_settings = log_settings
+        self._device = introduction.device
+        self._log = log.get_logger()
+        self._session = Session(introduction, settings)
+        self._supervisor = Supervisor(
+            self._engine_command,
+            engine_environment(self._device, os.environ),
+            start_timeout_s=settings.engine_start_timeout_s,
+        )
+        self._context: zmq.Context[Socket] = zmq.Context()
+        self._router = dealer_socket(self._context, settings.router_endpoint)
+        self._engine: Socket | None = None
+        self._unsent: deque[Sequence[Buffer]] = deque()  # bounded by the credit we give
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._drain_asked = False
+        self._stopping = False
+        self._last_words_ms = 0
+
+    def ask_to_drain(self) -> None:
+        """Finish what runs, then leave. Made for signal handlers."""
+        self._drain_asked = True
+        os.eventfd_write(self._wake, 1)
+
+    def ask_to_stop(self) -> None:
+        """Leave at once. Made for signal handlers."""
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def serve(self) -> None:
+        """Until everything is said and done, or the operator insists."""
+        while not self._stopping:
+            self._turn()
+
+    def close(self) -> None:
+        """Leave no process, no socket and no file behind."""
+        listening = self._last_words_ms > 0 and self._session.work.state == "ready"
+        if listening:  # drained: the engine may end by itself
+            self._to_engine(Quit())
+        self._supervisor.close(wait=listening)
+        self._drop_engine()
+        self._router.close(linger=self._last_words_ms)
+        self._context.term()
+        os.close(self._wake)
+
+    # --- one turn ------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = monotonic_s()
+        if self._supervisor.start_due(now):
+            self._start_engine(now)
+        reason = self._supervisor.overdue(now)
+        if reason:
+            self._kill(reason)
+        awake = self._wait()
+        if self._wake in awake:
+            os.eventfd_read(self._wake)
+        if self._drain_asked:
+            self._drain_asked = False
+            self._handle(DrainAsked())
+        if self._router in awake:
+            self._flush()
+            self._read_router()
+        self._read_engine()
+        self._reap()
+        self._handle(Tick())
+
+    def _wait(self) -> set[object]:
+        poller = zmq.Poller()
+        poller.register(self._wake, zmq.POLLIN)
+        poller.register(self._router, zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN)
+        if self._engine is not None:
+            poller.register(self._engine, zmq.POLLIN)
+        if self._supervisor.pidfd >= 0:
+            poller.register(self._supervisor.pidfd, zmq.POLLIN)
+        return {who for who, _ in poller.poll(TICK_MS)}
+
+    def _handle(self, event: Event) -> None:
+        try:
+            commands = self._session.handle(event, monotonic_s())
+        except Exception:
+            # A fault of our own. What the daemon holds is fenced by its tokens, so going on does less harm
+            # than dying; the log has what it takes to mend it.
+            self._log.exception("session.fault", happened=type(event).__name__)
+            return
+        for command in commands:
+            self._carry_out(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case ToRouter():
+                self._to_router(command)
+            case ToEngine():
+                self._to_engine(command.message)
+            case Log():
+                log.write(self._log, command.level, command.event, command.fields)
+            case KillEngine():
+                self._kill(command.reason)
+            case Reconnect():
+                self._router.close(linger=0)
+                self._router = dealer_socket(self._context, self._settings.router_endpoint)
+            case Leave():
+                self._stopping, self._last_words_ms = True, LAST_WORDS_MS
+
+    # --- the router ----------------------------------------------------------------------------
+
+    def _to_router(self, command: ToRouter) -> None:
+        frames = encode(command.message, command.payload)
+        if isinstance(command.message, Register):
+            self._unsent.clear()  # all of it is void: ends are listed in this and repeated after the WELCOME
+        elif self._unsent and isinstance(command.message, LOSSY):
+            return
+        self._unsent.append(frames)
+        if not self._flush() and isinstance(command.message, LOSSY):
+            self._unsent.pop()
+
+    def _flush(self) -> bool:
+        """Send what waits, in order, as far as the socket takes it; is all of it sent?"""
+        while self._unsent:
+            try:
+                self._router.send_multipart(self._unsent[0], zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return False
+            self._unsent.popleft()
+        return True
+
+    def _read_router(self) -> None:
+        for _ in range(MESSAGES_A_TURN_MAX):
+            try:
+                frames = self._router.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            try:
+                message = TO_WORKER.decode(frames)
+            except ProtocolError as error:
+                self._log.warning("router.malformed", message=error.message[:ERROR_CHARS_MAX])
+                if frames[1:2] != [ErrorReply.NAME]:  # an ERROR is never answered
+                    self._to_router(ToRouter(ErrorReply(code=error.code, message=error.message[:ERROR_CHARS_MAX])))
+            else:
+                self._handle(RouterSaid(message))
+
+    # --- the engine ----------------------------------------------------------------------------
+
+    def _start_engine(self, now: float) -> None:
+        path = self._supervisor.new_path()
+        self._engine = pair_listener(self._context, path)
+        self._handle(EngineStarted(self._supervisor.start(path, now)))
+
+    def _engine_command(self, path: str) -> Sequence[str]:
+        start = EngineStart(
+            path=path,
+            parent_pid=os.getpid(),
+            settings=self._settings,
+            log=self._log_settings,
+            device=self._device,
+        )
+        # -P: the working directory is the operator's; no file in it may be taken for a module.
+        return [sys.executable, "-P", "-m", "gpu_daemon.engine", msgspec.json.encode(start).decode()]
+
+    def _to_engine(self, message: Message) -> None:
+        if isinstance(message, Quit):
+            self._supervisor.quitting(monotonic_s())
+        if self._engine is None:
+            return
+        try:
+            self._engine.send_multipart(encode(message), zmq.DONTWAIT)
+        except zmq.Again:  # it takes nothing any more: it is dying, and that will be noticed
+            self._log.warning("engine.deaf", said=message.NAME.decode())
+
+    def _read_engine(self) -> None:
+        for _ in range(MESSAGES_A_TURN_MAX):
+            if self._engine is None:
+                return
+            try:
+                frames = [frame.buffer for frame in self._engine.recv_multipart(zmq.DONTWAIT, copy=False)]
+            except zmq.Again:
+                return
+            self._supervisor.connected()
+            try:
+                message = FROM_ENGINE.decode(frames)
+            except ProtocolError as error:
+                self._kill(f"it does not speak our protocol: {error.message[:ERROR_CHARS_MAX]}")
+                return
+            if isinstance(message, Ready):
+                self._supervisor.ready(monotonic_s())
+            self._handle(EngineSaid(message, frames[3:]))
+
+    def _kill(self, reason: str) -> None:
+        self._log.warning("engine.killed", reason=reason)
+        self._supervisor.kill()
+
+    def _reap(self) -> None:
+        how = self._supervisor.reap(monotonic_s())
+        if how:
+            self._read_engine()  # its last words
+            self._drop_engine()
+            self._handle(EngineDied(how))
+
+    def _drop_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.close(linger=0)
+            self._engine = None

@@ -1,0 +1,120 @@
+"""The engine that draws flat colours: what remains of a job's time is what the service itself costs.
+
+It obeys the production contract (a real PNG of the ordered size, the colour by the seed, steps that can be
+stopped) and imports neither torch nor Pillow.
+"""
+
+import hashlib
+import json
+import struct
+import time
+import zlib
+from functools import lru_cache
+
+import msgspec
+
+from common.errors import SettingsError
+from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
+from common.models import ModelCard
+from common.settings import GpuDaemonSettings
+from gpu_daemon.devices import cpu_load
+from gpu_daemon.engine.backend import OnStep, Painting, Report
+
+NAME = "noop"
+SIZES_CACHED_MAX = 64
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def noop_card(settings: GpuDaemonSettings) -> ModelCard:
+    """The card of the model that draws nothing. Raises SettingsError for a model_name that cannot be one."""
+    card = ModelCard(
+        name=settings.model_name or NAME,
+        description="draws flat colours: measures the service itself",
+        width=512,
+        height=512,
+        side_min=16,
+        side_max=2048,
+        side_multiple=1,
+        steps=4,
+        guided=True,
+    )
+    try:
+        return msgspec.convert(msgspec.to_builtins(card), ModelCard)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"gpu_daemon.model_name = {settings.model_name!r} is not right: {error}") from None
+
+
+class NoopBackend:
+    """Flat colours at `noop_step_s` seconds a step."""
+
+    def __init__(self, settings: GpuDaemonSettings, device: DeviceInfo) -> None:
+        self.card = noop_card(settings)
+        self.device = device
+        self.offloaded = False
+        self._step_s = settings.noop_step_s
+
+    def load(self, report: Report) -> None:
+        """There is nothing to load; the default size is drawn once, as every engine does."""
+        report("warming up", 0.5)
+        _pixels(self.card.width, self.card.height)
+
+    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
+        """A picture of `colour_of(job.seed)`."""
+        began = before = time.monotonic()
+        for step in range(1, job.steps + 1):
+            if self._step_s:
+                time.sleep(self._step_s)
+            now = time.monotonic()
+            on_step(step, job.steps, now - before)
+            before = now
+        data = _png(job, self.card.name)
+        ended = time.monotonic()
+        picture = Picture(
+            format="png",
+            width=job.width,
+            height=job.height,
+            drawn_width=job.width,
+            drawn_height=job.height,
+            bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+        )
+        timings = Timings(denoise_s=before - began, save_s=ended - before, total_s=ended - began)
+        return Painting(data, picture, timings, ())
+
+    def device_load(self) -> DeviceLoad:
+        """On a CPU what this process holds; of a GPU it holds nothing and asks nothing."""
+        return cpu_load() if self.device.kind == "cpu" else DeviceLoad()
+
+    def became_idle(self) -> None:
+        """There is nothing to give back."""
+
+
+def colour_of(seed: int) -> tuple[int, int, int]:
+    """The red, green and blue (0 to 255) that a seed is drawn in."""
+    red, green, blue = hashlib.sha256(str(seed).encode()).digest()[:3]
+    return red, green, blue
+
+
+def _png(job: JobOrder, model: str) -> bytes:
+    facts = {"model": model, "seed": job.seed, "steps": job.steps, "width": job.width, "height": job.height}
+    return b"".join(
+        (
+            _SIGNATURE,
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", job.width, job.height, 1, 3, 0, 0, 0)),  # 1 bit, by palette
+            _chunk(b"PLTE", bytes(colour_of(job.seed))),
+            _chunk(b"tEXt", b"genserve\0" + json.dumps(facts).encode("ascii")),
+            _chunk(b"IDAT", _pixels(job.width, job.height)),
+            _chunk(b"IEND", b""),
+        )
+    )
+
+
+@lru_cache(maxsize=SIZES_CACHED_MAX)
+def _pixels(width: int, height: int) -> bytes:
+    """Every pixel the palette's first colour: the same bytes for every colour."""
+    row = bytes(1 + (width + 7) // 8)
+    return zlib.compress(row * height)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

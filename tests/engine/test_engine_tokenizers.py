@@ -1,0 +1,91 @@
+"""The embedded model's tokenizers: SentencePiece's own ids in every script, and no word lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+from safetensors.numpy import load_file
+from sentencepiece import sentencepiece_model_pb2
+
+from gpu_daemon.model_folder import EMBEDDED
+from training.random_model import make
+
+TEXTS = [
+    "a red circle on a blue background",
+    "A Cat! with CAPITALS, 3 dogs & 12% more…",
+    "  blanks   at every    end  ",
+    "tab\tnew\nline\r\n",
+    "маленький дом в зимнем лесу, Ёлка",
+    "一只猫在窗边睡觉。龍が飛ぶ、ナイト",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "สวัสดีชาวโลก",
+    "한국어 문장",
+    "🚀👩‍🚀 emoji and 𝔣𝔯𝔞𝔨𝔱𝔲𝔯",
+    "éè combining e\u0301, ß, İ",
+    "▁ the mark itself",
+    "x" * 300,
+    "\u200bzero width\u00a0hard blank",
+    "",
+    " ",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_t5_ids_are_sentencepieces(pipe: Any, text: str):
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(EMBEDDED / "tokenizer_2" / "spiece.model"))
+    assert pipe.tokenizer_2(text).input_ids == [*pieces.encode(text), pieces.eos_id()]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_nothing_is_unknown(pipe: Any, text: str):
+    assert pipe.tokenizer_2.unk_token_id not in pipe.tokenizer_2(text).input_ids
+    clip = pipe.tokenizer(text).input_ids
+    assert pipe.tokenizer.unk_token_id not in clip[:-1], "CLIP's end mark is its unknown mark"
+
+
+@pytest.mark.parametrize("text", ["a red circle", "маленький дом", "一只猫", "🚀"])
+def test_both_decode_to_the_same_words(pipe: Any, text: str):
+    for tokenizer in (pipe.tokenizer, pipe.tokenizer_2):
+        assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).strip() == text
+
+
+def test_the_shipped_folder_is_what_its_generator_makes(tmp_path: Path):
+    made = tmp_path / "made"
+    make(made)
+    files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
+    assert files == {str(path.relative_to(EMBEDDED)) for path in EMBEDDED.rglob("*") if path.is_file()}
+    for name in sorted(files):
+        if name.endswith(".safetensors"):
+            ours, shipped = load_file(made / name), load_file(EMBEDDED / name)
+            assert ours.keys() == shipped.keys()
+            for tensor, values in ours.items():
+                np.testing.assert_allclose(values, shipped[tensor], rtol=1e-3, atol=1e-4)
+        elif name.startswith("tokenizer_2/") and not name.endswith("config.json"):
+            ours, shipped = _scores(made / name), _scores(EMBEDDED / name)
+            assert list(ours) == list(shipped)
+            np.testing.assert_allclose(list(ours.values()), list(shipped.values()), atol=2e-3)
+        elif name.endswith("config.json"):
+            assert _facts(made / name) == _facts(EMBEDDED / name)
+        else:
+            assert (made / name).read_bytes() == (EMBEDDED / name).read_bytes(), name
+
+
+def test_the_shipped_folder_is_small():
+    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) < 1_500_000
+
+
+def _scores(path: Path) -> dict[str, float]:
+    """SentencePiece's pieces in order, from either of its two files; the last digits depend on the processor."""
+    if path.suffix == ".json":
+        return dict(json.loads(path.read_text())["model"]["vocab"])
+    model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    return {piece.piece: piece.score for piece in model.pieces}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """A config without the versions of the libraries that wrote it."""
+    return {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("_version")}

@@ -1,0 +1,1 @@
+"""The GPU daemon: its pure session, its processes, and the two together over real sockets."""
