@@ -1,0 +1,99 @@
+"""What every route of the gateway shares, and the one way it writes JSON. Knows no dialect's fields."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from common.clock import monotonic_s
+from common.errors import GenServeError
+from common.log import get_logger
+from common.messages import StatusQuery, StatusReply
+from common.settings import GatewaySettings, Loaded
+from gateway.dialects import models
+from gateway.dialects.errors import HttpError
+from gateway.link import RouterLink
+
+STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
+STATUS_PAGES_MAX = 1000
+CLIENT_LABEL_CHARS_MAX = 128
+
+_encoder = msgspec.json.Encoder()
+
+
+class Gateway:
+    """The connection to the router, the settings, and what is known of the models."""
+
+    def __init__(self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str) -> None:
+        self.settings = loaded.settings
+        self.log_settings = loaded.log
+        self.link = link
+        self.version = version
+        self.log = get_logger().bind()  # bound once, not for each line
+        self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
+        self._status: StatusReply | None = None
+        self._status_until = 0.0
+
+    async def status(self, *, timeout_s: float | None = None) -> StatusReply:
+        """The router's STATUS, all pages of workers in one. Raises GenServeError unavailable."""
+        first = await self._page(0, timeout_s)
+        workers = list(first.workers)
+        for _ in range(STATUS_PAGES_MAX):
+            if len(workers) >= first.workers_total:
+                break
+            page = await self._page(len(workers), timeout_s)
+            if not page.workers:  # some left between two pages
+                break
+            workers += page.workers
+        status = msgspec.structs.replace(first, workers=tuple(workers))
+        self._status, self._status_until = status, monotonic_s() + STATUS_AGE_S_MAX
+        return status
+
+    async def model_meant(self, name: str) -> str:
+        """The model that a client's name for it means; '' is the router's default model."""
+        if not models.may_be_alias(name, self.settings):
+            return name
+        fresh = self._status is not None and monotonic_s() < self._status_until
+        status = self._status if fresh and self._status is not None else await self.status()
+        return models.resolve(name, status.models, self.settings)
+
+    async def _page(self, workers_from: int, timeout_s: float | None) -> StatusReply:
+        question = StatusQuery(rid=self.link.new_rid(), workers_from=workers_from)
+        reply, _ = await self.link.ask(question, timeout_s=timeout_s)
+        if not isinstance(reply, StatusReply):
+            raise GenServeError("internal", f"the router answered STATUS with {reply.NAME.decode()}")
+        return reply
+
+
+GATEWAY = web.AppKey("gateway", Gateway)
+
+
+def reply(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """`body` as JSON; bytes inside become base64, encoded once, straight into the response."""
+    return web.Response(body=_encoder.encode(body), status=status, headers=headers, content_type="application/json")
+
+
+async def read_json_body(request: web.Request) -> bytes:
+    """The body. Raises HttpError 415 unless it is said to be plain JSON; aiohttp raises 413 where it is too long."""
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":  # a body is short anyway, and one that unpacks to gigabytes is no risk then
+        raise HttpError(415, f"the body must not be compressed ({encoding[:40]})", param="Content-Encoding")
+    kind = request.content_type
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise HttpError(
+            415, f"the body must be JSON: send Content-Type: application/json, not {kind}", param="Content-Type"
+        )
+    return await request.read()
+
+
+def client_label(request: web.Request) -> str:
+    """Whom to count the job to: the header X-GenServe-Client, else the peer's address."""
+    label = request.headers.get("X-GenServe-Client", "").strip()
+    if len(label) > CLIENT_LABEL_CHARS_MAX or not label.isprintable():
+        raise HttpError(
+            400,
+            f"X-GenServe-Client must be at most {CLIENT_LABEL_CHARS_MAX} printable characters",
+            param="X-GenServe-Client",
+        )
+    return label or request.remote or ""

@@ -1,0 +1,98 @@
+"""A request body to a typed struct, one field at a time, so that every complaint names its field.
+
+Pure. Knows JSON and structs; knows no dialect. `null` means that the field was left out.
+"""
+
+import difflib
+from functools import lru_cache
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from common.errors import GenServeError
+from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
+
+Prompt = Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
+NegativePrompt = Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)]
+ModelName = Annotated[str, Meta(max_length=128)]
+Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
+Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]  # pixels
+Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+Guidance = Annotated[float, Meta(ge=0, le=100)]
+TrueCfg = Annotated[float, Meta(ge=1, le=100)]
+Priority = Annotated[int, Meta(ge=-10, le=10)]
+
+SHOWN_CHARS_MAX = 40  # of a wrong value, in its error message
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """A request body; each field has the bounds that are checked."""
+
+
+B = TypeVar("B", bound=Body)
+
+
+def read(body: bytes, type_: type[B]) -> B:
+    """The body as `type_`.
+
+    Raises GenServeError invalid_request for what is not one JSON object, for a field that `type_` does not
+    have, a missing one and a value outside its bounds; `param` names the field.
+    """
+    fields = _fields(type_)
+    given: dict[str, Any] = {}
+    for name, value in _read_object(body).items():
+        if name not in fields:
+            raise GenServeError("invalid_request", f"{show(name)} is no field here{_near(name, fields)}", param=name)
+        if value is not None:
+            given[name] = _convert(name, value, fields[name].type)
+    try:
+        return type_(**given)
+    except TypeError:
+        missing = next(name for name, field in fields.items() if field.required and name not in given)
+        raise GenServeError("invalid_request", f"{missing} is missing", param=missing) from None
+
+
+def not_blank(name: str, text: str) -> str:
+    """`text`. Raises GenServeError invalid_request where it is empty or holds white space only."""
+    if not text.strip():
+        raise GenServeError("invalid_request", f"{name} is empty; say what to draw", param=name)
+    return text
+
+
+def show(value: object) -> str:
+    """A value as an error message quotes it: short, and never a whole prompt."""
+    text = repr(value)
+    if isinstance(value, str) and len(text) > SHOWN_CHARS_MAX:
+        return f"{text[:SHOWN_CHARS_MAX]}…' ({len(value)} characters)"
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}…"
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GenServeError("invalid_request", f"the body is not valid JSON in UTF-8: {error}") from None
+    except RecursionError:
+        raise GenServeError("invalid_request", "the body is JSON nested too deeply") from None
+    if not isinstance(value, dict):
+        raise GenServeError("invalid_request", f"the body must be one JSON object {{…}}, not {show(value)}")
+    return value
+
+
+@lru_cache
+def _fields(type_: type[Body]) -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(type_)}
+
+
+def _convert(name: str, value: Any, type_: Any) -> Any:
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("Expected", "expected").replace("`", "")
+        raise GenServeError("invalid_request", f"{name} = {show(value)} is not right: {reason}", param=name) from None
+
+
+def _near(name: str, known: dict[str, msgspec.structs.FieldInfo]) -> str:
+    close = difflib.get_close_matches(name[:64], known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"

@@ -1,0 +1,142 @@
+"""The older dialect's POST /generate and GET /task/{id}: its field names, with true values.
+
+Pure. A failure keeps the older fields (`success`, `message`, `error` as text) and adds the typed ones of the
+one error body (`code`, `type`, `param`, `what_to_do`).
+"""
+
+from typing import Any
+
+from msgspec import structs
+
+from common.errors import GenServeError
+from common.messages import JobSpec, JobView
+from gateway.dialects import body, errors
+from gateway.dialects.picture import Drawn, picture_facts
+
+PARAMS = {"steps": "num_inference_steps", "guidance_scale": "cfg"}  # JobSpec's name: this dialect's
+_NO = frozenset({"", "0", "no", "off", "false", "none"})
+
+
+class GenerateRequest(body.Body, frozen=True, kw_only=True):
+    """The body of POST /generate."""
+
+    prompt: body.Prompt
+    model: body.ModelName = ""
+    model_id: body.ModelName = ""  # the same by another name
+    num_inference_steps: body.Steps | None = None
+    seed: body.Seed | None = None
+    cfg: body.Guidance | None = None
+    height: body.Side | None = None
+    width: body.Side | None = None
+    priority: body.Priority = 0
+    save_disk_path: bool | str = False  # yes or no, never a path
+
+    @property
+    def model_asked(self) -> str:
+        """The model's name by either field."""
+        return self.model or self.model_id
+
+
+def read_request(data: bytes) -> GenerateRequest:
+    """The checked request. Raises GenServeError invalid_request; `param` names the field."""
+    request = body.read(data, GenerateRequest)
+    body.not_blank("prompt", request.prompt)
+    if request.model and request.model_id and request.model != request.model_id:
+        raise GenServeError("invalid_request", "model and model_id name two models; leave one out", param="model_id")
+    if (request.width is None) != (request.height is None):
+        missing = "width" if request.width is None else "height"
+        raise GenServeError(
+            "invalid_request", f"{missing} is missing: give width and height, or neither", param=missing
+        )
+    return request
+
+
+def to_job(request: GenerateRequest, *, model: str, client: str) -> JobSpec:
+    """The job; without a seed the router draws one."""
+    save = request.save_disk_path
+    return JobSpec(
+        prompt=request.prompt,
+        model=model,
+        width=request.width or 0,
+        height=request.height or 0,
+        steps=request.num_inference_steps or 0,
+        guidance_scale=request.cfg,
+        seed=request.seed,
+        priority=request.priority,
+        client=client,
+        save=save if isinstance(save, bool) else save.strip().lower() not in _NO,
+    )
+
+
+def to_response(drawn: Drawn) -> dict[str, Any]:
+    """The answer with the picture; `output` and `image_base64` are the same, as ever."""
+    job, facts = drawn.job, picture_facts(drawn.job, drawn.picture)
+    return {
+        "success": True,
+        "message": "the picture is drawn",
+        "task_id": job.job_id,
+        "model": job.model,
+        "device": job.device,
+        "gpu_id": gpu_id(job.device),
+        "worker": job.worker_id,
+        "elapsed_time": f"{facts.elapsed_s:.2f}s",
+        "output": drawn.data,
+        "image_base64": drawn.data,
+        "error": None,
+        "seed": facts.seed,
+        "num_inference_steps": facts.steps,
+        "cfg": facts.guidance_scale,
+        "width": drawn.picture.width,
+        "height": drawn.picture.height,
+        "drawn_width": drawn.picture.drawn_width,
+        "drawn_height": drawn.picture.drawn_height,
+        "warnings": [structs.asdict(note) for note in job.notes],
+    }
+
+
+def to_error(error: GenServeError) -> dict[str, Any]:
+    """A failure as this dialect tells it."""
+    facts = errors.facts(error)
+    return {
+        "success": False,
+        "message": facts.message,
+        "task_id": getattr(error, "job_id", None),
+        "error": facts.message,
+        "code": facts.code,
+        "type": facts.type,
+        "param": facts.param,
+        "what_to_do": facts.what_to_do,
+    }
+
+
+def task(job: JobView, ended: Drawn | GenServeError | None) -> dict[str, Any]:
+    """GET /task/{id}: how a job stands, and the fields of POST /generate's answer once it has ended.
+
+    `ended` is its picture or its failure, None while it goes on.
+    """
+    view = {
+        "task_id": job.job_id,
+        "status": job.state,
+        "model": job.model,
+        "device": job.device or None,
+        "worker": job.worker_id or None,
+        "step": job.step,
+        "num_inference_steps": job.steps,
+        "position": job.position,  # 1 starts next; 0 waits no more
+        "eta_s": job.eta_s,
+        "created_at": job.created_at,  # wall seconds, as the next two
+        "started_at": job.started_at or None,
+        "ended_at": job.ended_at or None,
+        "attempts": job.attempts,
+        "error": None,
+        "warnings": [structs.asdict(note) for note in job.notes],
+    }
+    if ended is None:
+        return view
+    return {**view, **(to_response(ended) if isinstance(ended, Drawn) else to_error(ended))}
+
+
+def gpu_id(device: str) -> int | None:
+    """The N of 'cuda:N'; None on a CPU."""
+    kind, _, number = device.partition(":")
+    return int(number) if kind == "cuda" and number.isdecimal() else None

@@ -1,0 +1,42 @@
+"""A finished job as every dialect receives it, and the facts each of them tells of its picture. Pure."""
+
+from msgspec import Struct
+
+from common.messages import JobView, Picture
+
+
+class Drawn(Struct, frozen=True, kw_only=True):
+    """A job that ended with a picture, and the picture's file bytes."""
+
+    job: JobView
+    picture: Picture
+    data: bytes
+
+
+class PictureFacts(Struct, frozen=True, kw_only=True):
+    """How one picture was made. `elapsed_s`: from acceptance to the end of the job."""
+
+    job_id: str
+    model: str
+    seed: int
+    steps: int
+    guidance_scale: float
+    size: str
+    drawn_size: str  # smaller than `size` where the picture was enlarged
+    device: str
+    elapsed_s: float
+
+
+def picture_facts(job: JobView, picture: Picture) -> PictureFacts:
+    """The facts of one picture."""
+    return PictureFacts(
+        job_id=job.job_id,
+        model=job.model,
+        seed=job.seed,
+        steps=job.steps,
+        guidance_scale=job.guidance_scale,
+        size=f"{picture.width}x{picture.height}",
+        drawn_size=f"{picture.drawn_width}x{picture.drawn_height}",
+        device=job.device,
+        elapsed_s=round(max(0.0, job.ended_at - job.created_at), 6),
+    )

@@ -1,0 +1,130 @@
+"""What every request passes: its id, who may ask at all, the one error body, one line in the log.
+
+The service has no keys yet and listens on loopback only, so two things stand between it and any web page
+open in a browser on this machine: the Host must be a loopback name (else a page may rebind its own name
+to 127.0.0.1), and a request that changes something must not come from another origin.
+"""
+
+import itertools
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from common.clock import monotonic_s
+from common.errors import GenServeError
+from common.sockets import is_loopback
+from gateway.context import GATEWAY, reply
+from gateway.dialects import generate
+from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
+
+JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
+QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
+SHOWN_PATH_CHARS_MAX = 120
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_boot = uuid.uuid4().hex[:8]
+_numbers = itertools.count(1)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer, whatever happens, in JSON with a request id; write the line."""
+    began = monotonic_s()
+    request_id = f"{_boot}-{next(_numbers)}"
+    fields: dict[str, object] = {}
+    try:
+        _check_caller(request)
+        response = await handler(request)
+    except GenServeError as error:
+        response = error_response(error, request.path)
+        fields = _failure_fields(error)
+    except web.HTTPException as error:
+        refusal = _refusal_of(error, request)
+        response = error_response(refusal, request.path)
+        response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
+        fields = _failure_fields(refusal)
+    except (web.RequestPayloadError, ConnectionError) as error:
+        refusal = HttpError(400, "the body did not arrive as its headers announce it")
+        response = error_response(refusal, request.path)
+        fields = {**_failure_fields(refusal), "cause": type(error).__name__}
+    except Exception:
+        request.app[GATEWAY].log.exception("request.crashed", request_id=request_id, path=request.path)
+        crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
+        response = error_response(crash, request.path)
+        fields = _failure_fields(crash)
+    response.headers["X-Request-Id"] = request_id
+    elapsed_s = round(monotonic_s() - began, 6)
+    _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
+    return response
+
+
+def error_response(error: GenServeError, path: str) -> web.Response:
+    """The error body in the dialect of `path`."""
+    body = generate.to_error(error) if path == "/generate" else ErrorBody(error=facts(error))
+    return reply(body, status=status_of(error), headers=headers_of(error))
+
+
+def _check_caller(request: web.Request) -> None:
+    host = request.headers.get("Host", "")
+    if host and not _is_loopback_host(host):
+        raise HttpError(
+            403,
+            f"this service answers on loopback names only (localhost, 127.0.0.1, [::1]), not on {host[:80]!r}; "
+            "a reverse proxy must send one of those as Host",
+            param="Host",
+        )
+    origin = request.headers.get("Origin", "")
+    if origin and request.method not in _SAFE_METHODS and origin.partition("://")[2] != host:
+        raise HttpError(
+            403, f"pages of {origin[:80]!r} may not use this service; call it from the same origin", param="Origin"
+        )
+
+
+@lru_cache(maxsize=64)
+def _is_loopback_host(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
+def _refusal_of(error: web.HTTPException, request: web.Request) -> HttpError:
+    path = request.path[:SHOWN_PATH_CHARS_MAX]
+    next_step = ""
+    match error:
+        case web.HTTPRequestEntityTooLarge():
+            message = f"the body is too long: {error.text}"
+        case web.HTTPMethodNotAllowed():
+            message = f"{path} does not take {request.method}, only {', '.join(sorted(error.allowed_methods))}"
+        case web.HTTPNotFound():
+            message, next_step = f"there is no {path}", "GET / lists what there is"
+        case _:
+            message = error.text or error.reason
+    return HttpError(error.status, message, next_step=next_step)
+
+
+def _failure_fields(error: GenServeError) -> dict[str, object]:
+    job_id = getattr(error, "job_id", None)
+    return {"code": error.code, "error": error.message, **({"job_id": job_id} if job_id else {})}
+
+
+def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> None:
+    job_ids = request.get(JOB_IDS)
+    if job_ids:
+        fields["job_id"] = job_ids[0]
+        if len(job_ids) > 1:
+            fields["job_ids"] = job_ids
+    log = request.app[GATEWAY].log
+    write = log.error if status >= 500 else log.debug if request.path in QUIET_PATHS else log.info
+    write(
+        "http.request",
+        method=request.method,
+        path=request.path[:SHOWN_PATH_CHARS_MAX],
+        status=status,
+        peer=request.remote,
+        **fields,
+    )

@@ -1,0 +1,37 @@
+"""The older dialect's GET /status /gpu/load /config /models /devices."""
+
+from aiohttp import web
+
+from gateway.context import GATEWAY, reply
+from gateway.dialects import fleet
+
+
+async def get_status(request: web.Request) -> web.Response:
+    """Queues, instances, counts, devices and their memory."""
+    return reply(fleet.status_view(await request.app[GATEWAY].status()))
+
+
+async def get_gpu_load(request: web.Request) -> web.Response:
+    """Each device's memory."""
+    return reply(fleet.gpu_load_view(await request.app[GATEWAY].status()))
+
+
+async def get_config(request: web.Request) -> web.Response:
+    """The bounds and settings in force."""
+    gateway = request.app[GATEWAY]
+    status = await gateway.status()
+    return reply(
+        fleet.config_view(
+            status, gateway.settings, gateway.log_settings, version=gateway.version, address=gateway.address
+        )
+    )
+
+
+async def get_models(request: web.Request) -> web.Response:
+    """Every known model's card, folder and devices."""
+    return reply(fleet.models_view(await request.app[GATEWAY].status()))
+
+
+async def get_devices(request: web.Request) -> web.Response:
+    """Every device of the fleet."""
+    return reply(fleet.devices_view(await request.app[GATEWAY].status()))

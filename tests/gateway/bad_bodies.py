@@ -1,0 +1,130 @@
+"""Bodies that no client should send, and the answer each must get; for the gateway alone and for a whole service."""
+
+import gzip
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+IMAGES = "/v1/images/generations"
+GENERATE = "/generate"
+
+
+@dataclass(frozen=True)
+class BadBody:
+    """One wrong request and what its answer must say."""
+
+    name: str
+    body: bytes
+    param: str | None = None
+    path: str = IMAGES
+    headers: dict[str, str] = field(default_factory=dict)
+    status: int = 400
+    code: str = "invalid_request"
+    says: str = ""
+
+
+def _images(name: str, param: str | None, says: str = "", *, code: str = "invalid_request", **fields: Any) -> BadBody:
+    body = json.dumps({"prompt": "a fox", **fields}).encode()
+    return BadBody(f"images-{name}", body, param, code=code, says=says or (param or ""))
+
+
+def _generate(name: str, param: str, says: str = "", **fields: Any) -> BadBody:
+    body = json.dumps({"prompt": "a fox", **fields}).encode()
+    return BadBody(f"generate-{name}", body, param, path=GENERATE, says=says or param)
+
+
+def _raw(name: str, body: bytes, says: str, path: str = IMAGES) -> BadBody:
+    return BadBody(name, body, path=path, says=says)
+
+
+BAD_BODIES: list[BadBody] = [
+    _raw("empty", b"", "not valid JSON"),
+    _raw("no-json", b"prompt=a fox", "not valid JSON"),
+    _raw("cut", b'{"prompt": "a fo', "not valid JSON"),
+    _raw("trailing", b'{"prompt": "a fox"} x', "trailing"),
+    _raw("list", b'["a fox"]', "one JSON object"),
+    _raw("text", b'"a fox"', "one JSON object"),
+    _raw("null", b"null", "one JSON object"),
+    _raw("not-utf8", b'{"prompt": "\xff\xfe"}', "UTF-8"),
+    _raw("utf16", '{"prompt": "a fox"}'.encode("utf-16"), "not valid JSON"),
+    _raw("lone-surrogate", b'{"prompt": "\\ud800 fox"}', "not valid JSON"),
+    _raw("not-a-number", b'{"prompt": "a fox", "guidance_scale": NaN}', "not valid JSON"),
+    _raw("infinity", b'{"prompt": "a fox", "guidance_scale": Infinity}', "not valid JSON"),
+    _raw("beyond-floats", b'{"prompt": "a fox", "seed": 1e999}', "out of range"),
+    _raw("nested", b"[" * 100_000, "nested too deeply"),
+    _raw("generate-list", b"[]", "one JSON object", GENERATE),
+    _raw("generate-cut", b"{", "not valid JSON", GENERATE),
+    BadBody("no-prompt", b"{}", "prompt", says="prompt is missing"),
+    BadBody("null-prompt", b'{"prompt": null}', "prompt", says="prompt is missing"),
+    BadBody("generate-no-prompt", b"{}", "prompt", path=GENERATE, says="prompt is missing"),
+    BadBody("form", b"prompt=a", "Content-Type", headers={"Content-Type": "application/x-www-form-urlencoded"},
+            status=415, code="unsupported", says="Content-Type: application/json"),
+    BadBody("plain", b'{"prompt": "a"}', "Content-Type", headers={"Content-Type": "text/plain"},
+            status=415, code="unsupported", says="Content-Type: application/json"),
+    BadBody("generate-plain", b'{"prompt": "a"}', "Content-Type", path=GENERATE,
+            headers={"Content-Type": "text/plain"}, status=415, code="unsupported", says="application/json"),
+    BadBody("too-long", json.dumps({"prompt": "a", "user": "u" * 2_000_000}).encode(),
+            status=413, code="too_large", says="too long"),
+    BadBody("bomb", gzip.compress(b'{"prompt": "' + b"a" * 50_000_000), "Content-Encoding",
+            headers={"Content-Encoding": "gzip"}, status=415, code="unsupported", says="must not be compressed"),
+    BadBody("deflated", b'{"prompt": "a"}', "Content-Encoding",
+            headers={"Content-Encoding": "deflate"}, status=415, code="unsupported", says="must not be compressed"),
+    BadBody("foreign-host", b'{"prompt": "a"}', "Host", headers={"Host": "evil.example"}, status=403, says="loopback"),
+    BadBody("foreign-origin", b'{"prompt": "a"}', "Origin", headers={"Origin": "http://evil.example"},
+            status=403, says="same origin"),
+    BadBody("long-client", b'{"prompt": "a"}', "X-GenServe-Client", headers={"X-GenServe-Client": "x" * 129},
+            says="X-GenServe-Client"),
+    _images("prompt-empty", "prompt", "prompt is empty", prompt=""),
+    _images("prompt-blank", "prompt", "prompt is empty", prompt=" \n\t\u3000"),
+    _images("prompt-long", "prompt", "8000", prompt="x" * 8001),
+    _images("prompt-number", "prompt", prompt=7),
+    _images("prompt-list", "prompt", prompt=["a"]),
+    _images("negative-long", "negative_prompt", "4000", negative_prompt="x" * 4001),
+    _images("unknown-field", "colour", "colour", colour="red"),
+    _images("misspelt-field", "guidance_scal", "did you mean guidance_scale?", guidance_scal=3.0),
+    _images("n-zero", "n", n=0),
+    _images("n-eleven", "n", n=11),
+    _images("n-text", "n", n="2"),
+    _images("n-true", "n", n=True),
+    _images("n-half", "n", n=1.5),
+    _images("size-half", "size", "WIDTHxHEIGHT", size="1x"),
+    _images("size-negative", "size", "WIDTHxHEIGHT", size="-1x5"),
+    _images("size-huge", "size", "16384", size="99999x99999"),
+    _images("size-zero", "size", size="0x0"),
+    _images("size-words", "size", size="large"),
+    _images("size-digits", "size", size="１０２４x１０２４"),
+    _images("size-number", "size", size=1024),
+    _images("seed-negative", "seed", seed=-1),
+    _images("seed-huge", "seed", seed=2**63),
+    _images("seed-enormous", "seed", seed=10**40),
+    _images("seed-wraps", "seed", "n - 1", seed=2**63 - 2, n=3),
+    _images("steps-zero", "num_inference_steps", num_inference_steps=0),
+    _images("steps-many", "num_inference_steps", num_inference_steps=1001),
+    _images("guidance-negative", "guidance_scale", guidance_scale=-0.1),
+    _images("guidance-huge", "guidance_scale", guidance_scale=1e300),
+    _images("guidance-object", "guidance_scale", guidance_scale={}),
+    _images("true-cfg-small", "true_cfg_scale", negative_prompt="fog", true_cfg_scale=0.5),
+    _images("priority", "priority", priority=11),
+    _images("model-number", "model", model=1),
+    _images("model-long", "model", model="m" * 129),
+    _images("quality", "quality", "'high'", quality="best"),
+    _images("style", "style", "'vivid'", style="cubist"),
+    _images("moderation", "moderation", moderation="none"),
+    _images("response-format", "response_format", response_format="file"),
+    _images("url", "response_format", "b64_json", code="unsupported", response_format="url"),
+    _images("jpeg", "output_format", "png", code="unsupported", output_format="jpeg"),
+    _images("transparent", "background", "opaque", code="unsupported", background="transparent"),
+    _images("stream", "stream", code="unsupported", stream=True),
+    _images("partial-images", "partial_images", code="unsupported", partial_images=2),
+    _images("compression", "output_compression", code="unsupported", output_compression=50),
+    _images("stream-text", "stream", stream="yes"),
+    _generate("blank", "prompt", prompt="  "),
+    _generate("two-models", "model_id", model="a", model_id="b"),
+    _generate("width-alone", "height", "height is missing", width=64),
+    _generate("height-alone", "width", "width is missing", height=64),
+    _generate("width-zero", "width", width=0, height=64),
+    _generate("cfg-text", "cfg", cfg="high"),
+    _generate("seed-text", "seed", seed="42"),
+    _generate("save-number", "save_disk_path", save_disk_path=1),
+    _generate("unknown-field", "steps", "no field", steps=4),
+]  # fmt: skip
