@@ -1,0 +1,158 @@
+"""What a client asks for becomes what a GPU is ordered to draw, or is refused with what to do.
+
+Pure. By the model's card alone; whether there is room is asked of `Room`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from common.errors import GenServeError
+from common.messages import JobOrder, JobSpec, Note
+from common.models import ModelCard
+from common.settings import RouterSettings
+from router.fleet import Fleet, Worker
+from router.jobs import Job
+from router.scheduler import Scheduler
+
+NEGATIVE_PROMPT_CFG_SCALE = 4.0  # where a negative prompt comes without a true_cfg_scale
+RETRY_AFTER_MIN_S = 1.0
+RETRY_AFTER_UNKNOWN_S = 5.0  # where no speed is known
+
+
+def choose_model(wanted: str, default: str, cards: Mapping[str, ModelCard], fleet: Fleet) -> ModelCard:
+    """The card of the wanted model ('' means `default`, then the oldest one served, then the oldest known).
+
+    `cards` holds every model ever registered, oldest first. Raises GenServeError unknown_model, with the
+    list, or unavailable where no daemon has ever registered.
+    """
+    if not cards:
+        raise GenServeError(
+            "unavailable", "no GPU daemon has registered a model yet", retry_after_s=RETRY_AFTER_UNKNOWN_S
+        )
+    name = wanted or default_model(default, cards, fleet)
+    card = cards.get(name)
+    if card is None and not wanted:
+        raise GenServeError(
+            "unavailable",
+            f"the default model {name!r} has not been registered yet; name one of {', '.join(cards)}",
+            retry_after_s=RETRY_AFTER_UNKNOWN_S,
+        )
+    if card is None:
+        raise GenServeError(
+            "unknown_model", f"there is no model {name!r}; there are: {', '.join(cards)}", param="model"
+        )
+    return card
+
+
+def default_model(setting: str, cards: Mapping[str, ModelCard], fleet: Fleet) -> str:
+    """The model of jobs that name none; '' until one is known."""
+    if setting:
+        return setting
+    return next((name for name in cards if fleet.serving(name)), next(iter(cards), ""))
+
+
+def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[Note, ...]]:
+    """Every choice made: the order for `spec`, and what its reader should know about it.
+
+    Raises GenServeError invalid_request or unsupported, naming the field.
+    """
+    if not spec.prompt.strip():
+        raise GenServeError("invalid_request", "the prompt is blank; say what to draw", param="prompt")
+    if (spec.width == 0) != (spec.height == 0):
+        raise GenServeError(
+            "invalid_request", "give both width and height, or neither (or 0 for both: the default size)", param="size"
+        )
+    drawn = card.drawn_size(spec.width, spec.height)
+    size = (spec.width, spec.height) if spec.width else drawn
+    steps = spec.steps or card.steps
+    if steps > card.steps_max:
+        raise GenServeError(
+            "invalid_request", f"steps is {steps}; {card.name} takes 1 to {card.steps_max}", param="steps"
+        )
+    if spec.guidance_scale is not None and not card.guided:
+        raise GenServeError("unsupported", f"{card.name} takes no guidance_scale; leave it out", param="guidance_scale")
+    if spec.true_cfg_scale is not None and not spec.negative_prompt:
+        raise GenServeError(
+            "invalid_request", "true_cfg_scale means something only with a negative_prompt", param="true_cfg_scale"
+        )
+    without_scale = NEGATIVE_PROMPT_CFG_SCALE if spec.negative_prompt else 1.0
+    order = JobOrder(
+        prompt=spec.prompt,
+        negative_prompt=spec.negative_prompt,
+        model=card.name,
+        width=size[0],
+        height=size[1],
+        drawn_width=drawn[0],
+        drawn_height=drawn[1],
+        steps=steps,
+        guidance_scale=card.guidance_scale if spec.guidance_scale is None else spec.guidance_scale,
+        true_cfg_scale=without_scale if spec.true_cfg_scale is None else spec.true_cfg_scale,
+        seed=seed if spec.seed is None else spec.seed,
+        priority=spec.priority,
+        client=spec.client,
+        save=spec.save,
+    )
+    return order, _enlarged_note(order)
+
+
+def _enlarged_note(order: JobOrder) -> tuple[Note, ...]:
+    if (order.width, order.height) == (order.drawn_width, order.drawn_height):
+        return ()
+    return (
+        Note(
+            code="enlarged",
+            message=f"{order.model} draws this at {order.drawn_width}x{order.drawn_height}; "
+            f"the picture is enlarged to {order.width}x{order.height}",
+        ),
+    )
+
+
+def note_unserved(card: ModelCard) -> Note:
+    """For a job that nobody can draw just now."""
+    return Note(code="model_not_served", message=f"no GPU serves {card.name} just now; the job waits for one")
+
+
+class Room:
+    """How many jobs may wait: `gpu_queue_size` and one running for each GPU, and `global_queue_size` besides.
+
+    It counts the jobs that still need a GPU, by model.
+    """
+
+    def __init__(self, fleet: Fleet, jobs: Mapping[str, Job], settings: RouterSettings) -> None:
+        self._fleet = fleet
+        self._jobs = jobs
+        self._settings = settings
+        self.needing: Counter[str] = Counter()
+
+    def count(self, model: str, change: int) -> None:
+        """One job more (1) or less (-1) needs a GPU."""
+        self.needing[model] += change
+        if not self.needing[model]:
+            del self.needing[model]
+
+    def check(self, model: str, now: float) -> None:
+        """Raise GenServeError queue_full, saying when to come back, where one job more has no place."""
+        over = sum(
+            max(0, needing + (name == model) - self._fleet.places(name) * (1 + self._settings.gpu_queue_size))
+            for name, needing in self.needing.items()
+        )
+        over += model not in self.needing and not self._fleet.places(model)
+        if over > self._settings.global_queue_size:
+            raise GenServeError(
+                "queue_full",
+                f"{sum(self.needing.values())} jobs are running or waiting, and "
+                f"{self._settings.global_queue_size} beyond the GPUs' own queues is the limit",
+                retry_after_s=self._retry_after_s(model, now),
+            )
+
+    def _retry_after_s(self, model: str, now: float) -> float:
+        """Seconds until the first of this model's GPUs ends what it does, and so frees a place."""
+        times = [self._busy_s(worker, now) for worker in self._fleet.serving(model)]
+        known = [time for time in times if time is not None]
+        return max(RETRY_AFTER_MIN_S, float(math.ceil(min(known)))) if known else RETRY_AFTER_UNKNOWN_S
+
+    def _busy_s(self, worker: Worker, now: float) -> float | None:
+        held: Iterable[Job] = (self._jobs[job_id] for job_id in worker.hand)
+        times = [Scheduler.remaining_s(job, worker, now) for job in held]
+        return min((time for time in times if time is not None), default=None)

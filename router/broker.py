@@ -1,0 +1,185 @@
+"""The router's whole mind: events in, commands out.
+
+Pure: no sockets, no disk, no clock. `handle(event, now)` returns what must be written, sent and logged, in
+order. The same events in the same order give the same commands.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from common.messages import ErrorReply
+from common.settings import RouterSettings
+from router.clients import Clients
+from router.commands import Command, Stop, ToClient, ToWorker
+from router.events import (
+    ClientSaid,
+    DrainAsked,
+    Event,
+    Replayed,
+    ResultStored,
+    SendFailed,
+    Submitted,
+    Tick,
+    Unreadable,
+    WorkerSaid,
+)
+from router.invariants import check
+from router.jobs import JobState
+from router.lifecycle import Lifecycle
+from router.recovery import replay
+from router.state import RouterState
+from router.teller import Teller
+from router.workers import Workers
+
+MIB = 1024 * 1024
+UNREADABLE_LOG_INTERVAL_S = 1.0
+
+
+class Broker:
+    """The decisions of one router.
+
+    `first_epoch` must lie beyond every epoch that a former router gave out.
+    """
+
+    def __init__(self, settings: RouterSettings, *, first_epoch: int = 1) -> None:
+        state = self._state = RouterState(settings, first_epoch)
+        teller = self._teller = Teller(state)
+        self._lifecycle = Lifecycle(state, teller)
+        self._clients = Clients(state, self._lifecycle, teller)
+        self._workers = Workers(state, self._lifecycle)
+        self._unreadable_logged_now = float("-inf")
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            Replayed: self._replayed,
+            Submitted: self._clients.submitted,
+            ClientSaid: self._clients.said,
+            WorkerSaid: self._workers.said,
+            Unreadable: self._unreadable,
+            SendFailed: self._send_failed,
+            ResultStored: self._workers.result_stored,
+            Tick: self._tick,
+            DrainAsked: self._drain_asked,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What `event`, seen at `now` (monotonic seconds), leads to.
+
+        Raises only for our own bugs (see ImpossibleTransition). What had been decided before is then not
+        lost: it comes with the next call.
+        """
+        state = self._state
+        state.now, state.wall = now, event.wall
+        if state.started_now is None:
+            state.started_now = now
+        self._handlers[type(event)](event)
+        self._send_out()
+        self._forget_ended()
+        out, state.out = state.out, []
+        return out
+
+    @property
+    def state(self) -> RouterState:
+        """For reading."""
+        return self._state
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError where the state contradicts itself."""
+        check(self._state)
+
+    # --- after every event ---------------------------------------------------------------------
+
+    def _send_out(self) -> None:
+        """Send jobs to whichever GPUs can take one now."""
+        state = self._state
+        candidates = state.take_touched()
+        while candidates and len(state.queue):
+            picked = state.scheduler.pick(candidates, state.now)
+            if picked is None:
+                return
+            job, worker = picked
+            if job.deadline_now <= state.now:
+                self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text())
+            else:
+                self._lifecycle.dispatch(job, worker)
+
+    def _forget_ended(self) -> None:
+        """Hold what is kept of ended jobs to its bounds, oldest first."""
+        state, settings = self._state, self._state.settings
+        bytes_max = settings.results_mb_max * MIB
+        while state.ended and (len(state.ended) > settings.ended_jobs_max or state.result_bytes > bytes_max):
+            self._lifecycle.forget(next(iter(state.ended.values())))
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _tick(self, _event: Tick) -> None:
+        state = self._state
+        for job in [job for job in state.delayed.values() if job.not_before_now <= state.now]:
+            del state.delayed[job.job_id]
+            state.queue.add(job)
+        self._workers.tick()
+        self._end_overdue()
+        while state.ended:
+            oldest = next(iter(state.ended.values()))
+            if oldest.ended_now + state.settings.result_ttl_s > state.now:
+                break
+            self._lifecycle.forget(oldest)
+        self._clients.sweep_keys()
+        if len(state.queue):
+            self._log_unserved()
+            self._teller.positions()
+        self._drain()
+        state.touch_all()
+
+    def _end_overdue(self) -> None:
+        overdue = []
+        for job in self._state.live.values():  # oldest first: so are their deadlines
+            if job.deadline_now > self._state.now:
+                break
+            if job.state is not JobState.STORING:
+                overdue.append(job)
+        for job in overdue:
+            self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text())
+
+    def _deadline_text(self) -> str:
+        return f"it had not ended {self._state.settings.job_deadline_s:g} s after it was accepted"
+
+    def _log_unserved(self) -> None:
+        state = self._state
+        for model in state.queue.models():
+            if not any(worker.takes_new for worker in state.fleet.serving(model)):
+                state.log("debug", "instance.none", model=model, waiting=len(state.queue))
+
+    # --- stopping ------------------------------------------------------------------------------
+
+    def _drain_asked(self, _event: DrainAsked) -> None:
+        state = self._state
+        if state.draining_until_now is None:
+            state.draining_until_now = state.now + state.settings.drain_s
+            state.log("info", "router.draining", jobs=len(state.live), drain_s=state.settings.drain_s)
+        self._drain()
+
+    def _drain(self) -> None:
+        state = self._state
+        if state.draining_until_now is None or state.stopped:
+            return
+        if not state.live or state.now >= state.draining_until_now:
+            state.stopped = True
+            state.log("warning" if state.live else "info", "router.drained", jobs_left=len(state.live))
+            state.out.append(Stop())
+
+    # --- the loop's troubles -------------------------------------------------------------------
+
+    def _unreadable(self, event: Unreadable) -> None:
+        state = self._state
+        state.totals.protocol_errors += 1
+        reply = ErrorReply(rid=event.rid, code="protocol_error", message=event.reason)
+        state.out.append((ToClient if event.side == "client" else ToWorker)(event.peer, reply))
+        if state.now - self._unreadable_logged_now >= UNREADABLE_LOG_INTERVAL_S:
+            self._unreadable_logged_now = state.now
+            total = state.totals.protocol_errors
+            state.log("warning", "frames.refused", side=event.side, reason=event.reason, total=total)
+
+    def _send_failed(self, event: SendFailed) -> None:
+        (self._clients if event.side == "client" else self._workers).unreachable(event)
+
+    def _replayed(self, event: Replayed) -> None:
+        replay(self._state, self._lifecycle, event.records)

@@ -1,0 +1,63 @@
+"""What the router's pure rooms ask of its loop: the whole of their output.
+
+Pure: plain values. The loop first carries out what concerns the journal, commits it once, and then sends.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from common.messages import Message, Picture, Token
+from router.records import Record
+
+
+class Command(Struct, frozen=True):
+    """Something to do."""
+
+
+class ToClient(Command, frozen=True):
+    """Send `message` to a client; its payload is the stored picture of the job `picture_of`, if any."""
+
+    peer: bytes
+    message: Message
+    picture_of: str = ""
+
+
+class ToWorker(Command, frozen=True):
+    """Send `message` to a GPU daemon."""
+
+    peer: bytes
+    message: Message
+
+
+class Append(Command, frozen=True):
+    """Write this down before anything of the same batch is sent."""
+
+    record: Record
+
+
+class StoreResult(Command, frozen=True):
+    """Check and keep a picture; ResultStored answers."""
+
+    token: Token
+    picture: Picture
+    payload: Sequence[Any]
+
+
+class DropResult(Command, frozen=True):
+    """Forget the picture of this job."""
+
+    job_id: str
+
+
+class Log(Command, frozen=True):
+    """Write a line."""
+
+    level: str  # debug | info | warning | error
+    event: str
+    fields: Mapping[str, Any]
+
+
+class Stop(Command, frozen=True):
+    """End the process: drained, or out of time."""

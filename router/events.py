@@ -1,0 +1,85 @@
+"""What can happen to a router: the whole input of its pure rooms.
+
+Pure: plain values. Each event carries the wall time at which it was seen; whatever is random (ids, seeds)
+was drawn before and comes inside.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+from common.messages import Message, Submit, Token
+from router.records import Record
+
+Peer: TypeAlias = bytes  # the routing id that a ROUTER socket gives to a connection
+Side: TypeAlias = Literal["client", "worker"]
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """Something that happened. `wall`: seconds since 1970."""
+
+    wall: float
+
+
+class Replayed(Event, frozen=True, kw_only=True):
+    """The journal of the router that ran before, oldest record first. Sent once, before all else."""
+
+    records: Sequence[Record]
+
+
+class Submitted(Event, frozen=True, kw_only=True):
+    """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed."""
+
+    peer: Peer
+    message: Submit
+    job_id: str
+    seed: int
+
+
+class ClientSaid(Event, frozen=True, kw_only=True):
+    """Any other message of a client."""
+
+    peer: Peer
+    message: Message
+
+
+class WorkerSaid(Event, frozen=True, kw_only=True):
+    """A message of a GPU daemon; `payload` is a picture's frames, passed through untouched."""
+
+    peer: Peer
+    message: Message
+    payload: Sequence[Any] = ()
+
+
+class Unreadable(Event, frozen=True, kw_only=True):
+    """Frames that are no message. `rid` is '' where it could not be read."""
+
+    side: Side
+    peer: Peer
+    rid: str
+    reason: str
+
+
+class SendFailed(Event, frozen=True, kw_only=True):
+    """The message called `name` could not be sent: `gone`, the peer is no more; else its queue is full."""
+
+    side: Side
+    peer: Peer
+    name: bytes
+    gone: bool
+
+
+class ResultStored(Event, frozen=True, kw_only=True):
+    """The journal holds this picture for good or, with a `refusal`, will not take it."""
+
+    token: Token
+    refusal: str = ""
+
+
+class Tick(Event, frozen=True, kw_only=True):
+    """Time went by."""
+
+
+class DrainAsked(Event, frozen=True, kw_only=True):
+    """The operator wants the router to end what it has accepted, and stop."""

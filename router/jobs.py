@@ -1,0 +1,140 @@
+"""A job, its states, and the ONE table that says how they follow each other.
+
+Pure. It knows nothing of GPUs, queues or the wire. `advance` is the only place where a job's state changes;
+a transition that is not in the table raises, changes nothing and shows the job's story. Whatever a peer may
+send is judged before (by its token), so such an error is a bug of ours.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from common.messages import ErrorInfo, JobOrder, Note, Picture, Timings, Token
+
+STORY_LINES_MAX = 64
+
+
+class JobState(StrEnum):
+    """Where a job stands. Clients see 'dispatched' as queued and 'storing' as running."""
+
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"  # sent to a GPU, not begun
+    RUNNING = "running"
+    STORING = "storing"  # drawn; the picture is being written
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(StrEnum):
+    """What may happen to a job."""
+
+    DISPATCH = "dispatch"
+    ADOPT = "adopt"  # the GPU that was thought lost comes back with it
+    START = "start"
+    REQUEUE = "requeue"
+    STORE = "store"
+    STORED = "stored"
+    FAIL = "fail"
+    CANCEL = "cancel"
+
+
+_S, _E = JobState, JobEvent
+TABLE: dict[tuple[JobState, JobEvent], JobState] = {
+    (_S.QUEUED, _E.DISPATCH): _S.DISPATCHED,
+    (_S.QUEUED, _E.ADOPT): _S.DISPATCHED,
+    (_S.QUEUED, _E.FAIL): _S.FAILED,
+    (_S.QUEUED, _E.CANCEL): _S.CANCELLED,
+    (_S.DISPATCHED, _E.START): _S.RUNNING,
+    (_S.DISPATCHED, _E.REQUEUE): _S.QUEUED,
+    (_S.DISPATCHED, _E.FAIL): _S.FAILED,
+    (_S.DISPATCHED, _E.CANCEL): _S.CANCELLED,
+    (_S.RUNNING, _E.REQUEUE): _S.QUEUED,
+    (_S.RUNNING, _E.STORE): _S.STORING,
+    (_S.RUNNING, _E.FAIL): _S.FAILED,
+    (_S.RUNNING, _E.CANCEL): _S.CANCELLED,
+    (_S.STORING, _E.STORED): _S.DONE,
+    (_S.STORING, _E.REQUEUE): _S.QUEUED,  # the bytes were not those that were announced
+    (_S.STORING, _E.FAIL): _S.FAILED,
+    (_S.STORING, _E.CANCEL): _S.CANCELLED,
+}
+ENDED = frozenset((JobState.DONE, JobState.FAILED, JobState.CANCELLED))
+IN_HAND = frozenset((JobState.DISPATCHED, JobState.RUNNING))
+NEEDS_A_GPU = frozenset((JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING))
+
+
+class ImpossibleTransition(Exception):  # noqa: N818  # says what it is
+    """A bug: an event that cannot happen in this state. Its text holds the job's story."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One picture on its way. Times ending in `_at` are wall seconds, those ending in `_now` monotonic."""
+
+    job_id: str
+    owner: str
+    order: JobOrder
+    notes: tuple[Note, ...]
+    sequence: int
+    created_at: float
+    created_now: float
+    deadline_now: float
+    state: JobState = JobState.QUEUED
+    dispatch: int = 0  # number of the last dispatch
+    settled: int = 0  # the last dispatch whose end was taken
+    lost: bool = False  # its last dispatch was ended by the loss of its GPU, and counted so
+    worker_id: str = ""  # of the last dispatch
+    device: str = ""
+    starts: int = 0  # dispatches that began
+    attempts: int = 0  # of these, ended by failure or loss
+    failures: int = 0  # failures and losses in all, for the backoff
+    returns: int = 0  # given back without having begun, since the last start
+    engine_deaths: int = 0
+    memory_failures: int = 0
+    avoid: str = ""  # the GPU that is asked last
+    barred: frozenset[str] = frozenset()  # GPUs that are asked only where no other serves the model
+    not_before_now: float = 0.0
+    step: int = 0
+    step_now: float = 0.0  # when that step, or the start, was told
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    ended_now: float = 0.0
+    picture: Picture | None = None
+    parts: tuple[int, ...] = ()
+    timings: Timings | None = None
+    error: ErrorInfo | None = None
+    story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))
+
+    @property
+    def token(self) -> Token:
+        """The token of the last dispatch."""
+        return Token(job_id=self.job_id, dispatch=self.dispatch)
+
+    @property
+    def ended(self) -> bool:
+        """Will nothing more happen to it?"""
+        return self.state in ENDED
+
+    @property
+    def order_key(self) -> tuple[int, int]:
+        """Jobs start in ascending order of this."""
+        return (-self.order.priority, self.sequence)
+
+    def holds(self, dispatch: int) -> bool:
+        """Is (job_id, dispatch) the token that may still end this job?"""
+        return dispatch == self.dispatch != self.settled and self.state not in ENDED
+
+
+def advance(job: Job, event: JobEvent, now: float, detail: str = "") -> None:
+    """Move `job` along the table. Raises ImpossibleTransition, having changed nothing."""
+    state = TABLE.get((job.state, event))
+    if state is None:
+        raise ImpossibleTransition(f"{event.value} cannot happen to {tell(job)}")
+    job.story.append(f"{now:.3f} {event.value} #{job.dispatch} {detail}".rstrip())
+    job.state = state
+
+
+def tell(job: Job) -> str:
+    """The job's story, one line an event."""
+    lines = "".join(f"\n  {line}" for line in job.story)
+    return f"job {job.job_id} in state {job.state.value} (dispatch {job.dispatch}, settled {job.settled}):{lines}"

@@ -1,0 +1,54 @@
+"""What keeps the router's word: records of what it promised, and the pictures until they are fetched.
+
+A batch of records is appended and committed once; only then is anything said that depends on it. Pictures
+are checked and kept beside the loop's thread; that each is kept becomes an event. How and where is the
+business of a backend; the one in memory stands in memory_journal.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import zmq
+
+from common.messages import Picture, Token
+from router.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One `store` has ended; with a `refusal` nothing is kept."""
+
+    token: Token
+    refusal: str = ""
+
+
+class Journal(Protocol):
+    """A backend. Its methods are called by the loop's thread only."""
+
+    def replay(self) -> Sequence[Record]:
+        """Everything committed, so ordered that each job's records stand as they happened."""
+
+    def append(self, record: Record) -> None:
+        """Add to the batch."""
+
+    def commit(self) -> None:
+        """The batch is kept for good when this returns. Raises OSError where it cannot be: the router ends."""
+
+    def store(self, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> None:
+        """Check that `payload` is `picture` and keep it as its job's; `stored` tells when that has happened."""
+
+    def stored(self) -> list[Stored]:
+        """What has been stored or refused since the last call."""
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable while `stored` has something to tell."""
+
+    def fetch(self, job_id: str) -> Sequence[zmq.Frame] | None:
+        """The picture of a job, as it was stored; None where there is none."""
+
+    def drop(self, job_id: str) -> None:
+        """Forget this job's picture, if there is one."""
+
+    def close(self) -> None:
+        """Nothing is asked any more."""

@@ -1,0 +1,333 @@
+"""What follows when a job moves: its place, the journal, the log, and those who watch it.
+
+Pure. Every transition of a job goes through here, so that nobody can move one and forget the rest. Why it
+moves is decided elsewhere: by clients, by workers, by time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from common.errors import ERRORS
+from common.messages import (
+    CancelToken,
+    Dispatch,
+    Done,
+    ErrorInfo,
+    Note,
+)
+from router.commands import DropResult, StoreResult
+from router.fleet import Worker
+from router.jobs import IN_HAND, NEEDS_A_GPU, Job, JobEvent, JobState, advance
+from router.records import (
+    JobAccepted,
+    JobCancelled,
+    JobDispatched,
+    JobDone,
+    JobFailed,
+    JobForgotten,
+    JobRequeued,
+    JobStarted,
+)
+from router.retry import GiveUp, Retry, after_failure, after_return
+from router.state import RouterState
+from router.teller import Teller
+
+DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
+NOTE_CHARS_MAX = 500
+
+
+class Lifecycle:
+    """Moves jobs."""
+
+    def __init__(self, state: RouterState, teller: Teller) -> None:
+        self._state = state
+        self._teller = teller
+
+    # --- forward -------------------------------------------------------------------------------
+
+    def accept(self, job: Job) -> None:
+        """A new job: written down and queued."""
+        state = self._state
+        self.enter(job)
+        state.queue.add(job)
+        state.totals.submitted += 1
+        state.append(
+            JobAccepted(
+                job_id=job.job_id,
+                owner=job.owner,
+                order=job.order,
+                notes=job.notes,
+                sequence=job.sequence,
+                created_at=job.created_at,
+                deadline_at=state.wall + job.deadline_now - state.now,
+            )
+        )
+        state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
+        state.log("debug", "job.prompt", job_id=job.job_id, prompt=job.order.prompt, seed=job.order.seed)
+        state.touch_all()
+
+    def enter(self, job: Job) -> None:
+        """Count a job that is not ended among those known. It belongs in the queue next."""
+        state = self._state
+        state.jobs[job.job_id] = state.live[job.job_id] = job
+        state.census[job.state] += 1
+        state.room.count(job.order.model, 1)
+
+    def dispatch(self, job: Job, worker: Worker) -> None:
+        """Send a queued job to a GPU with credit."""
+        state = self._state
+        queue_size, idle = state.queue.position(job), not worker.hand
+        state.queue.remove(job)
+        state.fleet.use_credit(worker)
+        job.dispatch += 1
+        job.lost = False
+        self._give(job, worker)
+        self._advance(job, JobEvent.DISPATCH, worker.worker_id)
+        message = Dispatch(
+            epoch=worker.epoch, token=job.token, job=job.order, remaining_s=max(0.0, job.deadline_now - state.now)
+        )
+        state.to_worker(worker, message)
+        state.log(
+            "debug",
+            "instance.chosen",
+            job_id=job.job_id,
+            worker_id=worker.worker_id,
+            device=worker.device.device,
+            position=queue_size,
+            waiting=len(state.queue),
+            idle=idle,
+        )
+
+    def adopt(self, job: Job, worker: Worker, *, running: bool) -> None:
+        """A registering daemon holds this job's current token: it goes on there."""
+        state = self._state
+        state.orphans.pop(job.job_id, None)
+        if job.state is JobState.QUEUED:
+            self.leave_queue(job)
+            if job.lost:  # it was counted as lost, and is not
+                job.lost, job.attempts, job.failures = False, max(0, job.attempts - 1), max(0, job.failures - 1)
+            self._give(job, worker)
+            self._advance(job, JobEvent.ADOPT, worker.worker_id)
+        elif job.state in IN_HAND:
+            worker.hand[job.job_id] = job.dispatch
+        if running and job.state is JobState.DISPATCHED:
+            self.start(job)
+
+    def _give(self, job: Job, worker: Worker) -> None:
+        job.worker_id, job.device = worker.worker_id, worker.device.device
+        job.step, job.step_now = 0, self._state.now
+        worker.hand[job.job_id] = job.dispatch
+        self._state.append(
+            JobDispatched(job_id=job.job_id, dispatch=job.dispatch, worker_id=job.worker_id, device=job.device)
+        )
+
+    def start(self, job: Job) -> None:
+        """Its engine has begun."""
+        state = self._state
+        job.starts += 1
+        job.returns = 0
+        job.started_at, job.step, job.step_now = state.wall, 0, state.now
+        self._advance(job, JobEvent.START, job.worker_id)
+        state.append(JobStarted(job_id=job.job_id, started_at=job.started_at))
+        state.log("debug", "job.started", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
+        self._teller.progress(job, always=True)
+
+    def store(self, job: Job, message: Done, payload: Sequence[Any]) -> None:
+        """It is drawn: have the picture checked and kept."""
+        state = self._state
+        notes = [Note(code=n.code, message=n.message[:NOTE_CHARS_MAX]) for n in message.notes[:DONE_NOTES_MAX]]
+        job.notes = (*(n for n in job.notes if n not in notes), *notes)
+        job.picture, job.parts, job.timings = message.picture, message.parts, message.timings
+        self._leave_hand(job)
+        self._advance(job, JobEvent.STORE, job.worker_id)
+        state.out.append(StoreResult(job.token, message.picture, payload))
+
+    def stored(self, job: Job) -> None:
+        """The picture is kept: the job is done."""
+        state = self._state
+        job.settled = job.dispatch
+        self._advance(job, JobEvent.STORED)
+        assert job.picture is not None
+        assert job.timings is not None
+        self._end(job)
+        state.result_bytes += job.picture.bytes
+        state.totals.done += 1
+        record = JobDone(
+            job_id=job.job_id,
+            picture=job.picture,
+            parts=job.parts,
+            timings=job.timings,
+            notes=job.notes,
+            ended_at=job.ended_at,
+        )
+        state.append(record)
+        self._log_end("info", "job.done", job, width=job.order.width, height=job.order.height, steps=job.order.steps)
+        self._teller.end(job)
+
+    def progress(self, job: Job, step: int) -> None:
+        """A step is done."""
+        job.step, job.step_now = step, self._state.now
+        self._teller.progress(job, always=step >= job.order.steps)
+
+    # --- back ----------------------------------------------------------------------------------
+
+    def give_back(self, job: Job, reason: str) -> None:
+        """Its daemon gives it back, through no fault of the job."""
+        job.settled = job.dispatch
+        job.returns += 1
+        self._requeue(job, after_return(job), f"returned: {reason}")
+
+    def lose(self, job: Job, reason: str) -> None:
+        """Its GPU is gone or knows nothing of it. The token stays current: the GPU may yet come back with it."""
+        job.lost = True
+        self._misfortune(job, "worker_lost", reason)
+
+    def failed_there(self, job: Job, code: str, message: str) -> None:
+        """Its daemon says that it failed, or its picture cannot be kept."""
+        job.settled = job.dispatch
+        job.engine_deaths += code == "engine_died"
+        job.memory_failures += code == "out_of_memory"
+        self._misfortune(job, code, message)
+
+    def _misfortune(self, job: Job, code: str, message: str) -> None:
+        job.attempts += job.state is not JobState.DISPATCHED
+        job.failures += 1
+        verdict = after_failure(job, code, message, self._state.settings)
+        if isinstance(verdict, GiveUp):
+            self.fail(job, verdict.code, verdict.message)
+            return
+        job.avoid = job.worker_id
+        if verdict.bar:
+            job.barred |= {job.worker_id}
+        self._state.totals.retried += 1
+        self._requeue(job, verdict, f"{code}: {message}")
+
+    def _requeue(self, job: Job, retry: Retry, reason: str) -> None:
+        state = self._state
+        self._leave_hand(job)
+        job.picture, job.parts, job.timings, job.step = None, (), None, 0
+        self._advance(job, JobEvent.REQUEUE, reason)
+        self.wait(job, retry.wait_s)
+        record = JobRequeued(
+            job_id=job.job_id,
+            settled=job.settled,
+            attempts=job.attempts,
+            failures=job.failures,
+            returns=job.returns,
+            engine_deaths=job.engine_deaths,
+            memory_failures=job.memory_failures,
+            barred=tuple(sorted(job.barred)),
+            lost=job.lost,
+            not_before_at=state.wall + retry.wait_s,
+        )
+        state.append(record)
+        state.log(
+            "warning",
+            "job.requeued",
+            job_id=job.job_id,
+            reason=reason,
+            worker_id=job.worker_id,
+            device=job.device,
+            attempts=job.attempts,
+            wait_s=round(retry.wait_s, 3),
+        )
+        self._teller.progress(job, always=True)
+
+    def wait(self, job: Job, wait_s: float) -> None:
+        """Queue, now or in `wait_s` seconds."""
+        state = self._state
+        job.not_before_now = state.now + wait_s
+        if wait_s > 0:
+            state.delayed[job.job_id] = job
+        else:
+            state.queue.add(job)
+            state.touch_all()
+
+    # --- the other ends ------------------------------------------------------------------------
+
+    def fail(self, job: Job, code: str, message: str) -> None:
+        """It ends without a picture."""
+        kind = ERRORS[code]
+        job.error = ErrorInfo(
+            code=code, message=message, fault=kind.fault.value, retryable=kind.retryable, next_step=kind.next_step
+        )
+        self._withdraw(job)
+        self._advance(job, JobEvent.FAIL, f"{code}: {message}")
+        self._end(job)
+        self._state.totals.failed += 1
+        self._state.append(JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at))
+        self._log_end("error", "job.failed", job, code=code, message=message)
+        self._teller.end(job)
+
+    def cancel(self, job: Job) -> None:
+        """Its owner wants it no more."""
+        self._withdraw(job)
+        self._advance(job, JobEvent.CANCEL)
+        self._end(job)
+        self._state.totals.cancelled += 1
+        self._state.append(JobCancelled(job_id=job.job_id, ended_at=job.ended_at))
+        self._log_end("info", "job.cancelled", job)
+        self._teller.end(job)
+
+    def forget(self, job: Job) -> None:
+        """Keep nothing of an ended job."""
+        state = self._state
+        del state.jobs[job.job_id], state.ended[job.job_id]
+        if job.state is JobState.DONE:
+            assert job.picture is not None
+            state.result_bytes -= job.picture.bytes
+            state.out.append(DropResult(job.job_id))
+        state.append(JobForgotten(job_id=job.job_id))
+
+    def _withdraw(self, job: Job) -> None:
+        """Take it from wherever it waits or runs; its daemon is told to stop."""
+        state = self._state
+        if job.state is JobState.QUEUED:
+            self.leave_queue(job)
+        elif job.state in IN_HAND:
+            worker = self._leave_hand(job)
+            if worker is not None and job.settled != job.dispatch:
+                state.to_worker(worker, CancelToken(token=job.token))
+
+    def _end(self, job: Job) -> None:
+        state = self._state
+        job.ended_at, job.ended_now = state.wall, state.now
+        if job.state is not JobState.DONE:
+            job.picture, job.parts, job.timings = None, (), None
+        del state.live[job.job_id]
+        state.ended[job.job_id] = job
+
+    # --- places --------------------------------------------------------------------------------
+
+    def _advance(self, job: Job, event: JobEvent, detail: str = "") -> None:
+        state, before = self._state, job.state
+        advance(job, event, state.now, detail)
+        state.census[before] -= 1
+        state.census[job.state] += 1
+        needed = (job.state in NEEDS_A_GPU) - (before in NEEDS_A_GPU)
+        if needed:
+            state.room.count(job.order.model, needed)
+
+    def leave_queue(self, job: Job) -> None:
+        """It waits no longer."""
+        if self._state.delayed.pop(job.job_id, None) is None:
+            self._state.queue.remove(job)
+
+    def _leave_hand(self, job: Job) -> Worker | None:
+        self._state.orphans.pop(job.job_id, None)
+        worker = self._state.fleet.workers.get(job.worker_id)
+        if worker is None or worker.hand.pop(job.job_id, None) is None:
+            return None
+        self._state.touch(worker)
+        return worker
+
+    def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:
+        self._state.log(
+            level,
+            event,
+            job_id=job.job_id,
+            worker_id=job.worker_id,
+            device=job.device,
+            elapsed_s=round(self._state.now - job.created_now, 3),
+            **fields,
+        )

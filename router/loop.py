@@ -1,0 +1,240 @@
+"""The router's loop: poll, receive, decode, handle, commit, send; decisions are the broker's.
+
+One thread, in bounded batches. What was measured decides its shape: bare `recv` and `send` with integer
+flags, payload frames passed on without copying, one journal commit a batch. Nothing is sent before
+everything decided before it is committed. ROUTER_MANDATORY and DONTWAIT: a message that cannot be sent
+becomes an event, never a silent loss.
+"""
+
+import random
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+from structlog.typing import FilteringBoundLogger
+
+from common import clock, log
+from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
+from common.errors import ProtocolError
+from common.messages import ErrorReply, Message, Submit
+from common.sockets import Socket
+from router.broker import Broker
+from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker
+from router.events import (
+    ClientSaid,
+    DrainAsked,
+    Event,
+    Replayed,
+    ResultStored,
+    SendFailed,
+    Side,
+    Submitted,
+    Tick,
+    Unreadable,
+    WorkerSaid,
+)
+from router.jobs import tell
+from router.journal import Journal
+
+DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
+TICK_S = 0.1
+HEAD_FRAMES = 3
+SEED_BITS = 32
+LEVELS = ("debug", "info", "warning", "error")
+
+_DONTWAIT = int(zmq.DONTWAIT)
+_SNDMORE = int(zmq.SNDMORE)
+_MORE = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
+_POLLIN = int(zmq.POLLIN)
+
+
+class Loop:
+    """Runs a broker between two ROUTER sockets and a journal."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        journal: Journal,
+        clients: Socket,
+        workers: Socket,
+        *,
+        logger: FilteringBoundLogger,
+        level: str = "info",
+    ) -> None:
+        """`level`: log lines below it are not even made."""
+        self._broker = broker
+        self._journal = journal
+        self._sockets: dict[Side, Socket] = {"client": clients, "worker": workers}
+        self._logger = logger
+        self._levels = frozenset(LEVELS[LEVELS.index(level) :])
+        self._random = random.Random()
+        self._events: deque[Event] = deque()
+        self._wall = clock.wall_s()
+        self._ticked_now = clock.monotonic_s()
+        self._drain_asked = False
+        self._running = True
+
+    def drain(self) -> None:
+        """End what was accepted, then stop. Callable from a signal handler."""
+        self._drain_asked = True
+
+    def stop(self) -> None:
+        """Stop now. Callable from a signal handler."""
+        self._running = False
+
+    def run(self) -> None:
+        """Serve until drained or stopped."""
+        poller = zmq.Poller()
+        for socket in self._sockets.values():
+            poller.register(socket, _POLLIN)
+        poller.register(self._journal.fileno(), _POLLIN)
+        self._events.append(Replayed(wall=self._wall, records=self._journal.replay()))
+        self._work_off()
+        while self._running:
+            wait_s = self._ticked_now + TICK_S - clock.monotonic_s()
+            ready = dict(poller.poll(max(0, int(wait_s * 1000) + 1)))
+            self._wall = clock.wall_s()
+            for side, socket in self._sockets.items():
+                if socket in ready:
+                    self._receive(side, socket)
+            self._take_stored()
+            self._take_time()
+            self._work_off()
+
+    # --- events --------------------------------------------------------------------------------
+
+    def _take_time(self) -> None:
+        now = clock.monotonic_s()
+        if now - self._ticked_now >= TICK_S:
+            self._ticked_now = now
+            self._events.append(Tick(wall=self._wall))
+        if self._drain_asked:
+            self._drain_asked = False
+            self._events.append(DrainAsked(wall=self._wall))
+
+    def _take_stored(self) -> None:
+        for stored in self._journal.stored():
+            self._events.append(ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal))
+
+    def _receive(self, side: Side, socket: Socket) -> None:
+        receive = socket.recv
+        for _ in range(DRAIN_MESSAGES_MAX):
+            try:
+                peer = receive(_DONTWAIT)
+            except zmq.Again:
+                return
+            head: list[Buffer] = []
+            payload: list[zmq.Frame] = []
+            more = True
+            while more:  # to its last frame, however many there are
+                frame: zmq.Frame = receive(0, False, False)
+                more = bool(frame.more)
+                if len(head) < HEAD_FRAMES:
+                    head.append(frame.bytes)
+                elif len(payload) <= PARTS_MAX:
+                    payload.append(frame)
+            self._events.append(self._event(side, peer, head, payload))
+
+    def _event(self, side: Side, peer: bytes, head: list[Buffer], payload: list[zmq.Frame]) -> Event:
+        frames: list[Any] = [*head, *payload] if payload else head  # a Frame has len(), which is all that is asked
+        try:
+            message = (FROM_CLIENT if side == "client" else FROM_WORKER).decode(frames)
+        except ProtocolError as error:
+            return Unreadable(wall=self._wall, side=side, peer=peer, rid=error.rid, reason=error.message)
+        if side == "worker":
+            return WorkerSaid(wall=self._wall, peer=peer, message=message, payload=payload)
+        if isinstance(message, Submit):
+            seed = self._random.getrandbits(SEED_BITS)
+            return Submitted(wall=self._wall, peer=peer, message=message, job_id=uuid.uuid4().hex, seed=seed)
+        return ClientSaid(wall=self._wall, peer=peer, message=message)
+
+    # --- one batch -----------------------------------------------------------------------------
+
+    def _work_off(self) -> None:
+        """Handle all events, commit once, send; what could not be sent makes the next batch."""
+        while self._events:
+            later: list[Command] = []
+            now = clock.monotonic_s()
+            while self._events:
+                event = self._events.popleft()
+                for command in self._handle(event, now):
+                    self._write_down(command, later)
+                self._take_stored()
+            self._journal.commit()
+            for command in later:
+                self._carry_out(command)
+
+    def _handle(self, event: Event, now: float) -> list[Command]:
+        try:
+            return self._broker.handle(event, now)
+        except Exception:  # a bug must not end the service: the state is as before the impossible step
+            self._logger.exception("router.bug", while_handling=type(event).__name__, story=self._story(event))
+            if isinstance(event, Submitted | ClientSaid):
+                rid = getattr(event.message, "rid", "")
+                return [ToClient(event.peer, ErrorReply(rid=rid, code="internal", message="an internal error"))]
+            return []
+
+    def _story(self, event: Event) -> str:
+        message = getattr(event, "message", event)
+        job_id = getattr(getattr(message, "token", message), "job_id", "")
+        job = self._broker.state.jobs.get(job_id)
+        return "" if job is None else tell(job)
+
+    def _write_down(self, command: Command, later: list[Command]) -> None:
+        match command:
+            case Append():
+                self._journal.append(command.record)
+            case StoreResult():
+                self._journal.store(command.token, command.picture, command.payload)
+            case DropResult():
+                self._journal.drop(command.job_id)
+            case _:
+                later.append(command)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case ToClient():
+                self._send("client", command.peer, command.message, command.picture_of)
+            case ToWorker():
+                self._send("worker", command.peer, command.message)
+            case Log():
+                if command.level in self._levels:
+                    log.write(self._logger, command.level, command.event, command.fields)
+            case Stop():
+                self._running = False
+            case _:
+                raise TypeError(f"unknown command {command!r}")
+
+    def _send(self, side: Side, peer: bytes, message: Message, picture_of: str = "") -> None:
+        payload: Sequence[Any] = ()
+        if picture_of:
+            found = self._journal.fetch(picture_of)
+            if found is None:
+                text = f"the picture of job {picture_of} is no longer kept"
+                message = ErrorReply(rid=getattr(message, "rid", ""), code="not_found", message=text)
+            else:
+                payload = found
+        try:
+            frames = encode(message, payload)
+        except ProtocolError as error:
+            self._logger.exception("router.bug", while_sending=message.NAME.decode())
+            frames = encode(ErrorReply(rid=getattr(message, "rid", ""), code="internal", message=error.message))
+        send = self._sockets[side].send
+        try:
+            send(peer, _MORE)  # what can fail, fails here, before anything is on its way
+            send(frames[0], _MORE)
+            send(frames[1], _MORE)
+            if not payload:
+                send(frames[2], _DONTWAIT)
+                return
+            send(frames[2], _MORE)
+            for part in payload[:-1]:
+                send(part, _MORE, False, False)
+            send(payload[-1], _DONTWAIT, False, False)
+        except zmq.ZMQError as error:
+            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                raise
+            gone = error.errno == zmq.EHOSTUNREACH
+            self._events.append(SendFailed(wall=self._wall, side=side, peer=peer, name=message.NAME, gone=gone))

@@ -1,0 +1,117 @@
+"""What the journal holds: enough to take up every accepted job where a former router left it.
+
+Pure. Records of one job stand in the order in which they happened; a later one corrects an earlier one.
+Times are wall seconds since 1970, for they outlive the process.
+"""
+
+from msgspec import Struct
+
+from common.messages import ErrorInfo, JobOrder, Note, Picture, Timings
+from common.models import ModelCard
+
+
+class Record(Struct, frozen=True, kw_only=True, tag=True):
+    """One line of the journal."""
+
+
+class JobRecord(Record, frozen=True, kw_only=True):
+    """One line of one job's history."""
+
+    job_id: str
+
+
+class JobAccepted(JobRecord, frozen=True, kw_only=True):
+    """From here on the job ends exactly once."""
+
+    owner: str
+    order: JobOrder
+    notes: tuple[Note, ...]
+    sequence: int  # jobs of one priority start in this order
+    created_at: float
+    deadline_at: float
+
+
+class JobDispatched(JobRecord, frozen=True, kw_only=True):
+    """Given to a GPU: the token (job_id, dispatch) is current from here on."""
+
+    dispatch: int
+    worker_id: str
+    device: str
+
+
+class JobStarted(JobRecord, frozen=True, kw_only=True):
+    """Its engine has begun it."""
+
+    started_at: float
+
+
+class JobRequeued(JobRecord, frozen=True, kw_only=True):
+    """Back in the queue, after these counts of misfortunes."""
+
+    settled: int  # the last dispatch whose end was taken; its token is no longer current
+    attempts: int
+    failures: int
+    returns: int
+    engine_deaths: int
+    memory_failures: int
+    barred: tuple[str, ...]
+    lost: bool
+    not_before_at: float
+
+
+class JobDone(JobRecord, frozen=True, kw_only=True):
+    """Its picture is stored. Nothing follows but its being forgotten."""
+
+    picture: Picture
+    parts: tuple[int, ...]
+    timings: Timings
+    notes: tuple[Note, ...]
+    ended_at: float
+
+
+class JobFailed(JobRecord, frozen=True, kw_only=True):
+    """It ended without a picture."""
+
+    error: ErrorInfo
+    settled: int
+    ended_at: float
+
+
+class JobCancelled(JobRecord, frozen=True, kw_only=True):
+    """Its owner ended it."""
+
+    ended_at: float
+
+
+class JobForgotten(JobRecord, frozen=True, kw_only=True):
+    """Nothing is kept of it any more."""
+
+
+class ModelKnown(Record, frozen=True, kw_only=True):
+    """A daemon serves this model; the newest card counts."""
+
+    card: ModelCard
+    model_path: str
+
+
+class ModelForgotten(Record, frozen=True, kw_only=True):
+    """There were too many, and nobody serves this one."""
+
+    name: str
+
+
+class KeyTaken(Record, frozen=True, kw_only=True):
+    """A client's name for a job; `digest` is of the job it asked for."""
+
+    owner: str
+    key: str
+    job_id: str
+    digest: bytes
+    taken_at: float
+
+
+class KeyForgotten(Record, frozen=True, kw_only=True):
+    """The name is free again."""
+
+    owner: str
+    key: str

@@ -1,0 +1,137 @@
+"""Everything the router knows, and the commands that the present event has led to so far.
+
+Pure. The rooms around it (clients, workers, lifecycle, …) read and change it; each of its parts is changed
+by its own methods only.
+"""
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from common.messages import JobView, Message
+from common.models import ModelCard
+from common.settings import RouterSettings
+from router.admission import Room, default_model
+from router.commands import Append, Command, Log, ToClient, ToWorker
+from router.events import Peer
+from router.fleet import Fleet, Worker
+from router.jobs import Job, JobState
+from router.keys import Keys
+from router.plan import Plan, make_plan
+from router.records import Record
+from router.scheduler import JobQueue, Scheduler
+from router.views import job_view
+from router.watches import Watches
+
+PLAN_AGE_MAX_S = 0.25  # an outlook this old still answers a client
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the start; STATUS explains them."""
+
+    submitted: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    queue_full: int = 0
+    protocol_errors: int = 0
+    retried: int = 0
+
+
+class RouterState:
+    """The whole state. `now` (monotonic) and `wall` are the instant of the event being handled."""
+
+    def __init__(self, settings: RouterSettings, first_epoch: int) -> None:
+        self.settings = settings
+        self.now = 0.0
+        self.wall = 0.0
+        self.started_now: float | None = None
+        self.out: list[Command] = []
+        self.jobs: dict[str, Job] = {}  # all that are known
+        self.live: dict[str, Job] = {}  # those that have not ended, oldest first
+        self.ended: OrderedDict[str, Job] = OrderedDict()  # those that have, oldest end first
+        self.census: Counter[JobState] = Counter()
+        self.sequence = 0
+        self.result_bytes = 0  # of all pictures kept
+        self.delayed: dict[str, Job] = {}  # queued, but not to start before their time
+        self.orphans: dict[str, float] = {}  # job_id -> when its unheard GPU counts as lost (monotonic)
+        self.queue = JobQueue()
+        self.fleet = Fleet(settings, first_epoch)
+        self.scheduler = Scheduler(self.fleet, self.queue, self.jobs, settings.prefetch_s)
+        self.room = Room(self.fleet, self.jobs, settings)
+        self.watches = Watches(settings)
+        self.keys = Keys(settings.key_ttl_s)
+        self.cards: dict[str, ModelCard] = {}  # of every model ever registered, oldest first
+        self.model_paths: dict[str, str] = {}
+        self.totals = Totals()
+        self.draining_until_now: float | None = None
+        self.stopped = False
+        self._touched: dict[str, Worker] | None = {}  # whose circumstances changed; None: everyone's
+        self._plan: Plan | None = None
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def append(self, record: Record) -> None:
+        """To be written before anything is sent."""
+        self.out.append(Append(record))
+
+    def log(self, level: str, event: str, **fields: Any) -> None:
+        """One line."""
+        self.out.append(Log(level, event, fields))
+
+    def to_client(self, peer: Peer, message: Message, picture_of: str = "") -> None:
+        """One message to a client."""
+        self.out.append(ToClient(peer, message, picture_of))
+
+    def to_worker(self, worker: Worker, message: Message) -> None:
+        """One message to a GPU daemon; dropped where its connection is gone, for it will register again."""
+        if worker.peer is not None:
+            self.out.append(ToWorker(worker.peer, message))
+
+    # --- what may be sent anew ---------------------------------------------------------------
+
+    def touch(self, worker: Worker) -> None:
+        """It may be able to take a job now."""
+        if self._touched is not None:
+            self._touched[worker.worker_id] = worker
+
+    def touch_all(self) -> None:
+        """Any GPU may be able to take a job now: there is a new one, or time went by."""
+        self._touched = None
+
+    def take_touched(self) -> list[Worker]:
+        """Those that may be able to take a job, once."""
+        touched, self._touched = self._touched, {}
+        if touched is None:
+            return list(self.fleet.workers.values())
+        return [worker for worker in touched.values() if self.fleet.workers.get(worker.worker_id) is worker]
+
+    # --- outlooks ------------------------------------------------------------------------------
+
+    def plan(self, *, exact: bool = False) -> Plan:
+        """The plan: of this moment where `exact`, else perhaps PLAN_AGE_MAX_S old."""
+        plan = self._plan
+        if plan is None or exact or self.now - plan.made_now > PLAN_AGE_MAX_S:
+            plan = self._plan = make_plan(self.fleet, self.queue, self.jobs, self.settings, self.now)
+        return plan
+
+    def view(self, job: Job) -> JobView:
+        """The job as its owner sees it."""
+        return job_view(job, self.queue.position(job) if job.state is JobState.QUEUED else 0, self.eta_s(job))
+
+    def eta_s(self, job: Job) -> float | None:
+        """Seconds to the job's end; None where that is unknown, 0 where it has ended."""
+        if job.state is JobState.QUEUED:
+            place = self.plan().places.get(job.job_id)
+            return None if place is None else place.eta_s
+        if job.ended or job.state is JobState.STORING:
+            return 0.0
+        worker = self.fleet.workers.get(job.worker_id)
+        return None if worker is None else self.scheduler.remaining_s(job, worker, self.now)
+
+    @property
+    def default_model(self) -> str:
+        """The model of jobs that name none; '' until one is known."""
+        return default_model(self.settings.default_model, self.cards, self.fleet)

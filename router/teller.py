@@ -1,0 +1,74 @@
+"""Telling clients how their jobs move and end.
+
+Pure. PROGRESS may be dropped and is throttled for each watch; an end is told once to each.
+"""
+
+from common.messages import Cancelled, Failed, JobProgress, Message, Result
+from router.events import Peer
+from router.jobs import Job, JobState
+from router.state import RouterState
+from router.views import shown_state
+
+QUEUE_NEWS_INTERVAL_S = 1.0  # between two PROGRESS about a place in the queue
+
+
+class Teller:
+    """Tells those who watch."""
+
+    def __init__(self, state: RouterState) -> None:
+        self._state = state
+
+    def progress(self, job: Job, *, always: bool = False) -> None:
+        """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always`."""
+        state = self._state
+        due_now = state.now - state.settings.progress_interval_s
+        told = [w for w in state.watches.of(job.job_id, state.now) if always or w.told_now <= due_now]
+        if not told:
+            return
+        position = state.queue.position(job) if job.state is JobState.QUEUED else 0
+        eta_s = state.eta_s(job)
+        for watch in told:
+            watch.told_now, watch.position = state.now, position
+            message = JobProgress(
+                rid=watch.rid,
+                job_id=job.job_id,
+                state=shown_state(job),
+                step=job.step,
+                steps=job.order.steps,
+                position=position,
+                eta_s=eta_s,
+            )
+            state.to_client(watch.peer, message)
+
+    def positions(self) -> None:
+        """PROGRESS to those whose waiting job has moved up."""
+        state = self._state
+        for job_id in state.watches.jobs():
+            job = state.jobs[job_id]
+            if job.state is not JobState.QUEUED:
+                continue
+            position = state.queue.position(job)
+            watches = state.watches.of(job_id, state.now)
+            if any(w.position != position and w.told_now <= state.now - QUEUE_NEWS_INTERVAL_S for w in watches):
+                self.progress(job, always=True)
+
+    def end(self, job: Job) -> None:
+        """The end, to all who watch; nobody watches it afterwards."""
+        for watch in self._state.watches.end(job.job_id, self._state.now):
+            self.end_to(watch.peer, watch.rid, job)
+
+    def end_to(self, peer: Peer, rid: str, job: Job) -> None:
+        """How an ended job ended."""
+        state, view = self._state, self._state.view(job)
+        message: Message
+        if job.state is JobState.DONE:
+            assert job.picture is not None
+            message = Result(rid=rid, job_id=job.job_id, job=view, picture=job.picture, parts=job.parts)
+            state.to_client(peer, message, picture_of=job.job_id)
+            return
+        if job.state is JobState.FAILED:
+            assert job.error is not None
+            message = Failed(rid=rid, job_id=job.job_id, job=view, error=job.error)
+        else:
+            message = Cancelled(rid=rid, job_id=job.job_id, job=view)
+        state.to_client(peer, message)

@@ -1,0 +1,152 @@
+"""How jobs, workers and the router show themselves to clients.
+
+Pure. Only reads; every number is counted where it arises, never made up here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.messages import (
+    STATUS_WORKERS_PER_PAGE,
+    JobView,
+    ModelView,
+    RouterLimits,
+    RouterStats,
+    StatusReply,
+    WorkerView,
+)
+from router.jobs import Job, JobState
+
+if TYPE_CHECKING:
+    from router.fleet import Worker
+    from router.plan import Plan
+    from router.state import RouterState
+
+TEXT_CHARS_MAX = 200  # of details and paths, so that a page of STATUS fits its header
+_SHOWN = {JobState.DISPATCHED: "queued", JobState.STORING: "running"}
+
+
+def shown_state(job: Job) -> str:
+    """The state as clients know it."""
+    return _SHOWN.get(job.state) or job.state.value
+
+
+def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
+    """The job as its owner sees it."""
+    order = job.order
+    return JobView(
+        job_id=job.job_id,
+        state=shown_state(job),
+        model=order.model,
+        width=order.width,
+        height=order.height,
+        steps=order.steps,
+        seed=order.seed,
+        guidance_scale=order.guidance_scale,
+        priority=order.priority,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        step=job.step,
+        position=position,
+        eta_s=eta_s,
+        attempts=job.starts,
+        worker_id=job.worker_id,
+        device=job.device,
+        notes=job.notes,
+        error=job.error,
+        picture=job.picture if job.state is JobState.DONE else None,
+        timings=job.timings,
+    )
+
+
+def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
+    """One GPU daemon as STATUS shows it."""
+    held = [state.jobs[job_id] for job_id in worker.hand]
+    running = next((job for job in held if job.state is JobState.RUNNING), None)
+    away = worker.suspect or worker.peer is None
+    silent_s = state.now - worker.heard_now
+    detail = f"nothing heard for {silent_s:.1f} s" if away else worker.detail
+    if worker.rests_until_now > state.now:
+        detail = f"rests for {worker.rests_until_now - state.now:.0f} s after failures in a row; {detail}"
+    service = worker.service
+    return WorkerView(
+        worker_id=worker.worker_id,
+        host=worker.host,
+        device=worker.device,
+        load=worker.load,
+        state="suspect" if away else worker.state,
+        detail=detail[:TEXT_CHARS_MAX],
+        models=tuple(worker.models),
+        busy=running is not None,
+        job_id=running.job_id if running else "",
+        step=running.step if running else 0,
+        steps=running.order.steps if running else 0,
+        queue_size=plan.queue_sizes.get(worker.worker_id, 0),
+        credit=worker.credit,
+        granted_total=worker.granted_total,
+        dispatched_total=worker.dispatched_total,
+        done_total=service.done_total,
+        failed_total=service.failed_total,
+        last_used_at=service.last_used_at,
+        step_s=service.speeds.last_step_s,
+        job_timeout_s=worker.job_timeout_s,
+        version=worker.version,
+        pid=worker.engine_pid,
+    )
+
+
+def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply:
+    """One page of workers, all models, the counts."""
+    plan = state.plan(exact=True)
+    everyone = list(state.fleet.workers.values())
+    return StatusReply(
+        rid=rid,
+        workers=tuple(
+            worker_view(state, worker, plan)
+            for worker in everyone[workers_from : workers_from + STATUS_WORKERS_PER_PAGE]
+        ),
+        workers_total=len(everyone),
+        models=tuple(
+            ModelView(
+                card=card,
+                workers=len(state.fleet.serving(name)),
+                model_path=state.model_paths.get(name, "")[:TEXT_CHARS_MAX],
+            )
+            for name, card in state.cards.items()
+        ),
+        default_model=state.default_model,
+        stats=_stats(state, plan),
+        limits=_limits(state),
+    )
+
+
+def _stats(state: RouterState, plan: Plan) -> RouterStats:
+    totals, census = state.totals, state.census
+    started = state.now if state.started_now is None else state.started_now
+    return RouterStats(
+        uptime_s=state.now - started,
+        submitted_total=totals.submitted,
+        done_total=totals.done,
+        failed_total=totals.failed,
+        cancelled_total=totals.cancelled,
+        rejected_total=totals.rejected,
+        queue_full_total=totals.queue_full,
+        protocol_errors_total=totals.protocol_errors,
+        retried_total=totals.retried,
+        queued=census[JobState.QUEUED] + census[JobState.DISPATCHED],
+        running=census[JobState.RUNNING] + census[JobState.STORING],
+        overflow=plan.overflow + len(state.delayed),
+    )
+
+
+def _limits(state: RouterState) -> RouterLimits:
+    settings = state.settings
+    return RouterLimits(
+        gpu_queue_size=settings.gpu_queue_size,
+        global_queue_size=settings.global_queue_size,
+        job_deadline_s=settings.job_deadline_s,
+        result_ttl_s=settings.result_ttl_s,
+        attempts_max=settings.attempts_max,
+    )

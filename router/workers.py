@@ -1,0 +1,278 @@
+"""The GPU daemons' side: registration, credit, and what they say about the jobs in their hands.
+
+Pure. The grammar stands in common/messages. DONE and FAIL are judged by their token before the job's own
+state is asked: the current one ends the job, a repeated one is acknowledged again, any other is fenced.
+Messages of another epoch are ignored, those two apart.
+"""
+
+from msgspec.structs import replace
+
+from common.errors import ERRORS, GenServeError
+from common.messages import (
+    Bye,
+    Credit,
+    Done,
+    Draining,
+    ErrorReply,
+    Fail,
+    Fenced,
+    Heartbeat,
+    Register,
+    ResultAck,
+    Resync,
+    Returned,
+    Started,
+    Token,
+    Welcome,
+    WorkerMessage,
+    WorkerProgress,
+)
+from router.commands import DropResult, ToWorker
+from router.events import Peer, ResultStored, SendFailed, WorkerSaid
+from router.fleet import Worker
+from router.jobs import IN_HAND, Job, JobState
+from router.lifecycle import Lifecycle
+from router.records import ModelForgotten, ModelKnown
+from router.retry import INFRASTRUCTURE
+from router.state import RouterState
+
+MODELS_MAX = 32  # remembered at once; unserved ones go first
+DESCRIPTION_CHARS_MAX = 200
+
+
+class Workers:
+    """Answers GPU daemons."""
+
+    def __init__(self, state: RouterState, lifecycle: Lifecycle) -> None:
+        self._state = state
+        self._lifecycle = lifecycle
+
+    def said(self, event: WorkerSaid) -> None:
+        """A message of a daemon, registered or not."""
+        state, peer, message = self._state, event.peer, event.message
+        if isinstance(message, Register):
+            self._register(message, peer)
+            return
+        worker = state.fleet.by_peer.get(peer)
+        if isinstance(message, ErrorReply):  # never answered
+            state.log("warning", "worker.error", code=message.code, message=message.message)
+        elif worker is None:
+            state.out.append(ToWorker(peer, Resync()))
+        elif isinstance(message, WorkerMessage):
+            if state.fleet.heard(worker, state.now):
+                state.log("info", "worker.back", worker_id=worker.worker_id, device=worker.device.device)
+                state.touch(worker)
+            present = message.epoch == worker.epoch
+            worker.spoke |= present
+            if isinstance(message, Done | Fail):
+                self._end(worker, message, event)
+            elif present:
+                self._present(worker, message)
+        else:
+            raise AssertionError(f"{message.NAME!r} is no message of a daemon")
+
+    def _present(self, worker: Worker, message: WorkerMessage) -> None:
+        """A message of the present epoch."""
+        state = self._state
+        match message:
+            case Credit():
+                state.fleet.grant(worker, message.granted_total)
+            case Started() | WorkerProgress() | Returned():
+                self._about_job(worker, message)
+            case Heartbeat():
+                if state.fleet.heartbeat(worker, message):
+                    self._state_changed(worker)
+            case Draining():
+                if state.fleet.set_state(worker, "draining"):
+                    self._state_changed(worker)
+            case Bye():
+                state.log("info", "worker.left", worker_id=worker.worker_id, device=worker.device.device)
+                self._gone(worker, "its daemon left")
+            case _:
+                raise AssertionError(f"{message.NAME!r} is no message of a daemon")
+        state.touch(worker)
+
+    def _state_changed(self, worker: Worker) -> None:
+        level = "warning" if worker.state == "broken" else "info"
+        device, detail = worker.device.device, worker.detail
+        self._state.log(level, f"worker.{worker.state}", worker_id=worker.worker_id, device=device, detail=detail)
+
+    # --- registration --------------------------------------------------------------------------
+
+    def _register(self, message: Register, peer: Peer) -> None:
+        state = self._state
+        try:
+            self._check_models(message)
+            worker = state.fleet.register(message, peer, state.now)
+        except GenServeError as error:
+            state.log("warning", "worker.refused", worker_id=message.worker_id, code=error.code, message=error.message)
+            state.out.append(ToWorker(peer, ErrorReply(code=error.code, message=error.message)))
+            return
+        self._learn_models(message)
+        keep, drop = self._reconcile(worker, message)
+        welcome = Welcome(
+            nonce=message.nonce,
+            epoch=worker.epoch,
+            heartbeat_interval_s=state.settings.heartbeat_interval_s,
+            dead_after_s=state.settings.dead_after_s,
+            keep=keep,
+            drop=drop,
+        )
+        state.to_worker(worker, welcome)
+        state.log(
+            "info",
+            "worker.registered",
+            worker_id=worker.worker_id,
+            device=worker.device.device,
+            models=list(worker.models),
+            epoch=worker.epoch,
+            kept=len(keep),
+            dropped=len(drop),
+        )
+        state.touch_all()
+
+    def _reconcile(self, worker: Worker, message: Register) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
+        """Hold what the daemon lists against what is believed of it: (keep, drop)."""
+        state = self._state
+        believed = set(worker.hand) | {j for j in state.orphans if state.jobs[j].worker_id == worker.worker_id}
+        worker.hand = {}
+        keep, drop = [], []
+        for held in message.tokens:
+            job = self._current(worker, held.token)
+            if job is None or held.token in keep:
+                drop.append(held.token)
+            else:
+                keep.append(held.token)
+                believed.discard(job.job_id)
+                self._lifecycle.adopt(job, worker, running=held.stage == "running")
+        for job_id in sorted(believed):
+            self._lifecycle.lose(state.jobs[job_id], f"{worker.worker_id} registered without it")
+        return tuple(keep), tuple(drop)
+
+    def _check_models(self, message: Register) -> None:
+        state = self._state
+        new = {card.name for card in message.models} - set(state.cards)
+        unserved = [name for name in state.cards if not state.fleet.serving(name) and not state.room.needing[name]]
+        if len(state.cards) + len(new) - len(unserved) > MODELS_MAX:
+            raise GenServeError("unavailable", f"{MODELS_MAX} models are served; no more are taken")
+        for name in unserved[: max(0, len(state.cards) + len(new) - MODELS_MAX)]:
+            del state.cards[name], state.model_paths[name]
+            state.append(ModelForgotten(name=name))
+
+    def _learn_models(self, message: Register) -> None:
+        state = self._state
+        for told in message.models:
+            card = replace(told, description=told.description[:DESCRIPTION_CHARS_MAX])
+            if state.cards.get(card.name) == card and state.model_paths[card.name] == message.model_path:
+                continue
+            if card.name in state.cards and state.cards[card.name] != card:
+                state.log("warning", "model.changed", model=card.name, worker_id=message.worker_id)
+            state.cards[card.name] = card
+            state.model_paths[card.name] = message.model_path
+            state.append(ModelKnown(card=card, model_path=message.model_path))
+
+    # --- jobs ----------------------------------------------------------------------------------
+
+    def _current(self, worker: Worker, token: Token) -> Job | None:
+        """The job that this token may still end, if it was given to this worker."""
+        job = self._state.jobs.get(token.job_id)
+        if job is None or not job.holds(token.dispatch) or job.worker_id != worker.worker_id:
+            return None
+        return job
+
+    def _about_job(self, worker: Worker, message: Started | WorkerProgress | Returned) -> None:
+        state = self._state
+        job = self._current(worker, message.token)
+        if job is None:
+            state.to_worker(worker, Fenced(token=message.token))
+            return
+        if job.state not in IN_HAND or job.job_id not in worker.hand:
+            return  # being stored, or counted as lost until the daemon registers with it
+        if isinstance(message, Returned):
+            self._lifecycle.give_back(job, message.reason)
+            return
+        if job.state is JobState.DISPATCHED:
+            self._lifecycle.start(job)
+        if isinstance(message, WorkerProgress):
+            if message.step_s > 0:
+                worker.service.speeds.learn_step(job.order, message.step_s)
+            self._lifecycle.progress(job, min(message.step, job.order.steps))
+
+    def _end(self, worker: Worker, message: Done | Fail, event: WorkerSaid) -> None:
+        state, token = self._state, message.token
+        state.touch(worker)
+        job = self._current(worker, token)
+        if job is None:
+            known = state.jobs.get(token.job_id)
+            repeated = known is not None and known.settled == token.dispatch
+            state.to_worker(worker, ResultAck(token=token) if repeated else Fenced(token=token))
+        elif job.state is JobState.STORING or job.job_id not in worker.hand:
+            return  # acknowledged once it is stored; or the daemon registers with it first
+        elif isinstance(message, Done):
+            worker.service.speeds.learn_whole(job.order, message.timings)
+            if job.state is JobState.DISPATCHED:
+                self._lifecycle.start(job)
+            self._lifecycle.store(job, message, event.payload)
+        else:
+            self._failed(worker, job, message)
+
+    def _failed(self, worker: Worker, job: Job, message: Fail) -> None:
+        state, code = self._state, message.code if message.code in ERRORS else "engine_error"
+        state.fleet.ended(worker.worker_id, state.wall, drawn=False)
+        if code == "engine_died":  # its next HEARTBEAT says when another one is ready
+            state.fleet.set_state(worker, "loading")
+        if message.started and job.state is JobState.DISPATCHED:
+            self._lifecycle.start(job)
+        self._lifecycle.failed_there(job, code, message.message)
+        state.to_worker(worker, ResultAck(token=message.token))
+        if code in INFRASTRUCTURE and state.fleet.failed(worker, state.now):
+            rest_s = worker.rests_until_now - state.now
+            state.log("warning", "worker.resting", worker_id=worker.worker_id, rest_s=rest_s)
+
+    def result_stored(self, event: ResultStored) -> None:
+        """A picture is kept, or was refused; perhaps nobody wants it any more."""
+        state, token = self._state, event.token
+        job = state.jobs.get(token.job_id)
+        if job is None or job.state is not JobState.STORING or job.dispatch != token.dispatch:
+            if not event.refusal and (job is None or job.state is not JobState.DONE):
+                state.out.append(DropResult(token.job_id))
+            return
+        worker = state.fleet.workers.get(job.worker_id)
+        state.fleet.ended(job.worker_id, state.wall, drawn=not event.refusal)
+        if event.refusal:
+            self._lifecycle.failed_there(job, "engine_error", event.refusal)
+        else:
+            self._lifecycle.stored(job)
+        if worker is not None:
+            state.to_worker(worker, Fenced(token=token) if event.refusal else ResultAck(token=token))
+            state.touch(worker)
+
+    # --- loss ----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Who has fallen silent, and what became of the jobs of those who never came back."""
+        state = self._state
+        suspects, dead = state.fleet.tick(state.now)
+        for worker in suspects:
+            silent_s = round(state.now - worker.heard_now, 1)
+            state.log("warning", "worker.suspect", worker_id=worker.worker_id, silent_s=silent_s)
+        for worker in dead:
+            silent_s = round(state.now - worker.heard_now, 1)
+            state.log("error", "worker.dead", worker_id=worker.worker_id, silent_s=silent_s, jobs=len(worker.hand))
+            self._gone(worker, f"{worker.worker_id} was silent for {silent_s} s")
+        for job_id in [job_id for job_id, until in state.orphans.items() if until <= state.now]:
+            job = state.jobs[job_id]
+            self._lifecycle.lose(job, f"{job.worker_id} did not come back")
+
+    def _gone(self, worker: Worker, reason: str) -> None:
+        self._state.fleet.remove(worker)
+        for job_id in list(worker.hand):
+            self._lifecycle.lose(self._state.jobs[job_id], reason)
+
+    def unreachable(self, event: SendFailed) -> None:
+        """A daemon did not get a message. It must register again, which tells what it holds."""
+        worker = self._state.fleet.unbind(event.peer)
+        if worker is not None:
+            why = "its connection is gone" if event.gone else "it does not read"
+            lost = event.name.decode()
+            self._state.log("warning", "worker.unreachable", worker_id=worker.worker_id, lost=lost, why=why)

@@ -1,0 +1,199 @@
+"""What becomes of a request by its model's card, and how many may wait."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.messages import Accepted, JobSpec, Rejected
+from tests.router.rig import FakeWorker, Rig, card
+
+
+def _answer(rig: Rig, **spec: Any) -> Accepted | Rejected:
+    rig.submit(**spec)
+    (answer,) = [m for m in rig.to_client() if isinstance(m, Accepted | Rejected)]
+    return answer
+
+
+def _order(rig: Rig, **spec: Any) -> Any:
+    return rig.job(rig.submit(**spec)).order
+
+
+def test_what_is_left_out_is_the_models_own(rig: Rig) -> None:
+    rig.worker("w", cards=(card(guidance_scale=2.5),))
+    order = _order(rig)
+    assert (order.width, order.height, order.drawn_width, order.drawn_height) == (64, 64, 64, 64)
+    assert (order.steps, order.guidance_scale, order.true_cfg_scale) == (4, 2.5, 1.0)
+    assert 0 <= order.seed < 2**32
+
+
+def test_what_is_given_is_kept(rig: Rig) -> None:
+    rig.worker("w")
+    order = _order(
+        rig, width=128, height=32, steps=7, guidance_scale=0.0, seed=2**63 - 1, priority=3, client="me", save=True
+    )
+    assert (order.width, order.height, order.steps, order.guidance_scale) == (128, 32, 7, 0.0)
+    assert (order.seed, order.priority, order.client, order.save) == (2**63 - 1, 3, "me", True)
+
+
+@pytest.mark.parametrize(
+    ("negative", "scale", "expected"), [("", None, 1.0), ("ugly", None, 4.0), ("ugly", 2.0, 2.0), ("ugly", 1.0, 1.0)]
+)
+def test_negative_prompts(rig: Rig, negative: str, scale: float | None, expected: float) -> None:
+    rig.worker("w")
+    assert _order(rig, negative_prompt=negative, true_cfg_scale=scale).true_cfg_scale == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "param"),
+    [
+        ({"prompt": "  \n"}, "invalid_request", "prompt"),
+        ({"width": 64}, "invalid_request", "size"),
+        ({"height": 64}, "invalid_request", "size"),
+        ({"width": 65, "height": 64}, "invalid_request", "size"),
+        ({"width": 4096, "height": 4096}, "invalid_request", "size"),
+        ({"steps": 51}, "invalid_request", "steps"),
+        ({"true_cfg_scale": 2.0}, "invalid_request", "true_cfg_scale"),
+        ({"model": "other"}, "unknown_model", "model"),
+    ],
+)
+def test_refusals_name_the_field(rig: Rig, spec: dict[str, Any], code: str, param: str) -> None:
+    rig.worker("w")
+    answer = _answer(rig, **spec)
+    assert isinstance(answer, Rejected)
+    assert (answer.code, answer.param, answer.retry_after_s) == (code, param, None)
+    assert not rig.broker.state.jobs
+    assert rig.broker.state.totals.rejected == 1
+
+
+def test_guidance_is_refused_where_the_model_takes_none(rig: Rig) -> None:
+    rig.worker("w", cards=(card(guided=False),))
+    answer = _answer(rig, guidance_scale=3.0)
+    assert isinstance(answer, Rejected)
+    assert (answer.code, answer.param) == ("unsupported", "guidance_scale")
+    assert isinstance(_answer(rig), Accepted)
+
+
+def test_unknown_models_are_answered_with_the_list(rig: Rig) -> None:
+    rig.worker("w", cards=(card("a"), card("b")))
+    answer = _answer(rig, model="c")
+    assert isinstance(answer, Rejected)
+    assert "a, b" in answer.message
+    assert rig.logged("model.unknown")
+
+
+def test_before_any_model_is_known_there_is_nothing_to_refuse_by(rig: Rig) -> None:
+    for spec in ({}, {"model": "m"}):
+        answer = _answer(rig, **spec)
+        assert isinstance(answer, Rejected)
+        assert answer.code == "unavailable"
+        assert answer.retry_after_s is not None
+        assert answer.retry_after_s >= 1
+
+
+def test_a_model_nobody_serves_now_is_queued_for_with_a_note(rig: Rig) -> None:
+    rig.worker("w").bye()
+    answer = _answer(rig)
+    assert isinstance(answer, Accepted)
+    assert [note.code for note in answer.job.notes] == ["model_not_served"]
+    assert rig.logged("model.no_instance")
+    assert list(rig.worker("w").believed.hand) == [answer.job_id]
+
+
+def test_the_default_model_is_the_oldest_that_is_served(rig: Rig) -> None:
+    a = rig.worker("a", cards=(card("a"),))
+    rig.worker("b", cards=(card("b"),))
+    assert _order(rig).model == "a"
+    a.bye()
+    assert _order(rig).model == "b"
+
+
+def test_the_default_model_may_be_set(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(default_model="b")
+    rig.worker("a", cards=(card("a"),))
+    answer = _answer(rig)
+    assert isinstance(answer, Rejected)
+    assert (answer.code, "'b'" in answer.message) == ("unavailable", True)
+    rig.worker("b", cards=(card("b"),))
+    assert _order(rig).model == "b"
+
+
+def test_a_larger_size_is_drawn_natively_and_enlarged_with_a_note(rig: Rig) -> None:
+    rig.worker("w", cards=(card(enlarges=True, pixels_max=64 * 64, enlarged_side_max=256),))
+    answer = _answer(rig, width=256, height=128)
+    assert isinstance(answer, Accepted)
+    order = rig.job(answer.job_id).order
+    assert (order.width, order.height) == (256, 128)
+    assert order.drawn_width * order.drawn_height <= 64 * 64
+    assert [note.code for note in answer.job.notes] == ["enlarged"]
+
+
+# --- room --------------------------------------------------------------------------------------
+
+
+def _fill(rig: Rig) -> int:
+    """Submit until refused; how many were taken."""
+    for taken in range(1000):
+        if isinstance(_answer(rig, steps=50), Rejected):
+            return taken
+    raise AssertionError("never full")
+
+
+@pytest.mark.parametrize(("workers", "places"), [(0, 50), (1, 56), (2, 62)])
+def test_room_is_for_each_gpu_one_and_five_and_fifty_behind(rig: Rig, workers: int, places: int) -> None:
+    rig.worker("gone").bye()
+    for n in range(workers):
+        rig.worker(str(n))
+    assert _fill(rig) == places
+    answer = _answer(rig)
+    assert isinstance(answer, Rejected)
+    assert answer.code == "queue_full"
+    assert answer.retry_after_s is not None
+    assert answer.retry_after_s >= 1
+    assert rig.broker.state.totals.queue_full == 2
+
+
+def test_each_model_has_its_own_places_and_all_share_the_rest(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(gpu_queue_size=1, global_queue_size=2)
+    rig.worker("a", cards=(card("a"),))
+    rig.worker("b", cards=(card("b"),))
+    assert [type(_answer(rig, model="a")).__name__ for _ in range(5)] == ["Accepted"] * 4 + ["Rejected"]
+    assert [type(_answer(rig, model="b")).__name__ for _ in range(3)] == ["Accepted"] * 2 + ["Rejected"]
+
+
+def test_a_finished_drawing_frees_its_place(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(gpu_queue_size=0, global_queue_size=0)
+    worker = rig.worker("w")
+    first = _answer(rig)
+    assert isinstance(_answer(rig), Rejected)
+    token = rig.job(first.job_id).token  # type: ignore[union-attr]  # it was accepted
+    worker.started(token)
+    worker.done(token)
+    assert isinstance(_answer(rig), Accepted)
+
+
+def test_retry_after_is_when_the_running_job_will_have_ended(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(gpu_queue_size=0, global_queue_size=0)
+    worker = rig.worker("w")
+    learnt = rig.submit(steps=4)
+    _run(worker, learnt)
+    running = rig.submit(steps=10)
+    worker.started(rig.job(running).token)
+    worker.progress(rig.job(running).token, 2, step_s=3.0)
+    answer = _answer(rig)
+    assert isinstance(answer, Rejected)
+    assert answer.retry_after_s == 24.0
+
+
+def _run(worker: FakeWorker, job_id: str) -> None:
+    token = worker.rig.job(job_id).token
+    worker.started(token)
+    worker.progress(token, 1, step_s=3.0)
+    worker.done(token)
+    worker.rig.stored()
+    worker.grant()
+
+
+def test_a_spec_of_the_wire_is_enough_for_an_order(rig: Rig) -> None:
+    rig.worker("w")
+    assert _order(rig).prompt == JobSpec(prompt="x").prompt
