@@ -1,0 +1,210 @@
+"""A raw ZeroMQ client of the router, for the operator's commands: synchronous and small.
+
+Knows the client's side of the grammar in common/messages. Knows no HTTP and no terminal.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+import msgspec
+import zmq
+
+from common.clock import monotonic_s
+from common.codec import TO_CLIENT, encode
+from common.errors import ERRORS, GenServeError
+from common.messages import (
+    Accepted,
+    CancelJob,
+    Cancelled,
+    ClientMessage,
+    ErrorReply,
+    Failed,
+    JobProgress,
+    JobReply,
+    JobSpec,
+    JobView,
+    Message,
+    Picture,
+    Rejected,
+    Result,
+    StatusQuery,
+    StatusReply,
+    Submit,
+    Watch,
+)
+from common.sockets import dealer_socket
+
+ANSWER_TIMEOUT_S = 5.0  # how long a router that has not been heard yet may take
+SILENCE_S_MAX = 30.0  # how long a router that was heard may be away, e.g. while it restarts
+WATCH_INTERVAL_S = 5.0
+SEND_RETRY_S = 0.25
+CANCEL_TIMEOUT_S = 2.0
+
+News: TypeAlias = JobView | JobProgress
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A finished job, the facts of its picture and the picture's file bytes."""
+
+    job: JobView
+    picture: Picture
+    data: bytes
+
+
+class Client:
+    """One connection to the router's client endpoint. A context manager; not for several threads."""
+
+    def __init__(self, endpoint: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        self.endpoint = endpoint
+        self._answer_timeout_s = answer_timeout_s
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = dealer_socket(self._context, endpoint)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection; what was not sent is lost."""
+        self._socket.close()
+        self._context.term()
+
+    def status(self) -> StatusReply:
+        """How the service stands, all pages of workers together. Raises GenServeError unavailable."""
+        reply = self._status(workers_from=0)
+        workers = list(reply.workers)
+        while reply.workers and len(workers) < reply.workers_total:
+            reply = self._status(workers_from=len(workers))
+            workers += reply.workers
+        return msgspec.structs.replace(reply, workers=tuple(workers))
+
+    def draw(self, job: JobSpec, on_news: Callable[[News], None]) -> Drawn:
+        """Submit a job and wait for its picture, through reconnections and restarts of the router.
+
+        Raises GenServeError with the job's or the refusal's code. KeyboardInterrupt cancels the job.
+        """
+        submit = Submit(rid=_name(), key=_name(), job=job)
+        job_id = ""
+        ask_at = heard_at = monotonic_s()
+        patience_s = self._answer_timeout_s
+        try:
+            while True:
+                now = monotonic_s()
+                if now - heard_at > patience_s:
+                    raise self._unavailable()
+                if now >= ask_at:
+                    # The same key again is the same job, so a SUBMIT whose answer was lost is simply repeated.
+                    ask: ClientMessage = Watch(rid=submit.rid, job_id=job_id) if job_id else submit
+                    ask_at = now + WATCH_INTERVAL_S if self._send(ask, within_s=SEND_RETRY_S) else now
+                received = self._receive(within_s=max(0.0, ask_at - now))
+                if received is None:
+                    continue
+                message, payload = received
+                heard_at, patience_s = monotonic_s(), SILENCE_S_MAX
+                match message:
+                    case Accepted(rid=submit.rid):
+                        job_id = message.job_id
+                        on_news(message.job)
+                        if message.repeated:  # it may have ended: then only WATCH brings the picture
+                            ask_at = now
+                    case JobReply(rid=submit.rid):
+                        on_news(message.job)
+                    case JobProgress(rid=submit.rid):
+                        on_news(message)
+                    case Result(rid=submit.rid):
+                        return _drawn(message, payload)
+                    case ErrorReply(rid=submit.rid, code="not_found") if job_id:
+                        job_id, ask_at = "", now  # a router that restarted without its journal
+                    case _:
+                        _raise_refusal(message, submit.rid)
+        except KeyboardInterrupt:
+            self._abandon(job_id, submit.rid)
+            raise
+
+    def cancel(self, job_id: str) -> Message:
+        """End a job; the router's answer. Raises GenServeError unavailable."""
+        return self._ask(CancelJob(rid=_name(), job_id=job_id), within_s=self._answer_timeout_s)
+
+    def _abandon(self, job_id: str, rid: str) -> None:
+        """Cancel a job nobody waits for any more; one just submitted must first be given its id."""
+        deadline = monotonic_s() + CANCEL_TIMEOUT_S
+        while not job_id and (left_s := deadline - monotonic_s()) > 0:
+            received = self._receive(within_s=left_s)
+            if received and isinstance(received[0], Accepted) and received[0].rid == rid:
+                job_id = received[0].job_id
+        if job_id:
+            self._ask(CancelJob(rid=_name(), job_id=job_id), within_s=CANCEL_TIMEOUT_S)
+
+    def _status(self, *, workers_from: int) -> StatusReply:
+        reply = self._ask(StatusQuery(rid=_name(), workers_from=workers_from), within_s=self._answer_timeout_s)
+        if isinstance(reply, StatusReply):
+            return reply
+        raise GenServeError("protocol_error", f"the router answered STATUS with {reply.NAME.decode()}")
+
+    def _ask(self, message: ClientMessage, *, within_s: float) -> Message:
+        """The direct answer to a request, an ERROR included."""
+        deadline = monotonic_s() + within_s
+        if self._send(message, within_s=within_s):
+            while (left_s := deadline - monotonic_s()) > 0:
+                received = self._receive(within_s=left_s)
+                if received and getattr(received[0], "rid", None) in (message.rid, ""):
+                    return received[0]
+        raise self._unavailable()
+
+    def _send(self, message: Message, *, within_s: float) -> bool:
+        """False where no router was connected `within_s`."""
+        if not self._socket.poll(round(within_s * 1000), zmq.POLLOUT):
+            return False
+        try:
+            self._socket.send_multipart(encode(message), zmq.DONTWAIT)
+        except zmq.Again:  # the connection went between the two calls
+            return False
+        return True
+
+    def _receive(self, *, within_s: float) -> tuple[Message, list[bytes]] | None:
+        if not self._socket.poll(round(within_s * 1000), zmq.POLLIN):
+            return None
+        frames = self._socket.recv_multipart(zmq.DONTWAIT)
+        return TO_CLIENT.decode(frames), frames[3:]
+
+    def _unavailable(self) -> GenServeError:
+        return GenServeError(
+            "unavailable",
+            f"no router answers at {self.endpoint}. Start everything with `genserve up`, "
+            "or name a running router with --router tcp://HOST:PORT",
+        )
+
+
+def _name() -> str:
+    return uuid.uuid4().hex
+
+
+def _drawn(result: Result, payload: list[bytes]) -> Drawn:
+    data = b"".join(payload)
+    if hashlib.sha256(data).hexdigest() != result.picture.sha256:
+        raise GenServeError("internal", f"the picture of job {result.job_id} arrived damaged")
+    return Drawn(result.job, result.picture, data)
+
+
+def _raise_refusal(message: Message, rid: str) -> None:
+    """Raise what a message says went wrong with request `rid`; nothing where it says no such thing."""
+    match message:
+        case Rejected(rid=mine) if mine == rid:
+            raise _error(message.code, message.message, message.param, message.retry_after_s)
+        case Failed(rid=mine) if mine == rid:
+            raise _error(message.error.code, f"job {message.job_id[:8]} failed: {message.error.message}")
+        case Cancelled(rid=mine) if mine == rid:
+            raise _error("cancelled", f"job {message.job_id[:8]} was cancelled")
+        case ErrorReply(rid=mine) if mine in (rid, ""):
+            raise _error(message.code, message.message)
+
+
+def _error(code: str, message: str, param: str | None = None, retry_after_s: float | None = None) -> GenServeError:
+    known = code if code in ERRORS else "internal"  # a newer router may know more codes
+    return GenServeError(known, message, param=param, retry_after_s=retry_after_s)

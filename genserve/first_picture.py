@@ -1,0 +1,80 @@
+"""The proof that the service draws: one picture through the real HTTP gateway, in a thread of its own.
+
+Knows one route of the gateway; not how the parts are started.
+"""
+
+import base64
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genserve.files import write_atomically
+
+PROMPT = "a lighthouse on a cliff at dusk, warm light, calm sea"
+SEED = 1
+NAME = "first-picture.png"
+ROUTE = "/v1/images/generations"
+HEALTH_TIMEOUT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The picture's absolute path and facts, or what went wrong."""
+
+    path: str = ""
+    facts: str = ""
+    error: str = ""
+
+
+class FirstPicture:
+    """Drawn once; `outcome` is None until it has ended."""
+
+    def __init__(self, host: str, port: int, folder: Path) -> None:
+        self._connection = http.client.HTTPConnection(host, port)
+        self._path = folder.absolute() / NAME
+        self._thread = threading.Thread(target=self._run, name="first-picture", daemon=True)
+        self.outcome: Outcome | None = None
+
+    def start(self) -> None:
+        """Ask for it."""
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Hang up; the gateway cancels the job of a client that does."""
+        with contextlib.suppress(OSError, AttributeError):  # not connected yet, or just done
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _run(self) -> None:
+        try:
+            self.outcome = self._draw()
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            self.outcome = Outcome(error=f"{type(error).__name__}: {error}")
+
+    def _draw(self) -> Outcome:
+        body = json.dumps({"prompt": PROMPT, "seed": SEED})
+        self._connection.request("POST", ROUTE, body, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        answer: dict[str, Any] = json.loads(response.read())
+        if response.status != http.client.OK:
+            return Outcome(error=str(answer["error"]["message"]))
+        drawn = answer["data"][0]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, base64.b64decode(drawn["b64_json"]))
+        return Outcome(path=str(self._path), facts=f"“{PROMPT}”, {answer['size']}, {answer['model']}, seed {SEED}")
+
+
+def gateway_answers(host: str, port: int) -> bool:
+    """Is the gateway listening and alive?"""
+    connection = http.client.HTTPConnection(host, port, timeout=HEALTH_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health/live")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

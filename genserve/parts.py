@@ -1,0 +1,179 @@
+"""What `genserve up` starts: which processes, with which arguments, at which addresses.
+
+Decides and checks before anything runs; starts nothing itself.
+"""
+
+import importlib.util
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.errors import GenServeError, SettingsError
+from common.settings import GatewaySettings, GpuDaemonSettings, LogSettings, RouterSettings, UpSettings, load_settings
+from gpu_daemon.devices import parse_devices
+
+HTTP_PORT_MAX = 65535 - 2  # the two ZeroMQ ports follow the HTTP port
+FREE_PORT_TRIES = 50
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process: its name to people and the arguments of `genserve` that start it."""
+
+    name: str  # 'router', 'gateway', or the device of a GPU daemon
+    arguments: tuple[str, ...]
+    stop_s: float  # how long it may take to drain
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `genserve up` needs to know before it starts."""
+
+    router: Part
+    daemons: tuple[Part, ...]
+    gateway: Part
+    http_host: str
+    http_port: int
+    client_endpoint: str
+    log: LogSettings
+    output_dir: str
+
+    @property
+    def http_url(self) -> str:
+        """Where a browser goes."""
+        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
+        return f"http://{host}:{self.http_port}"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All processes, in the order in which they start."""
+        return (self.router, *self.daemons, self.gateway)
+
+
+def plan(
+    *,
+    env: Mapping[str, str],
+    gpus: str | None = None,
+    port: int | None = None,
+    daemon_flags: Mapping[str, str | None],
+    log_flags: Mapping[str, str | None],
+    watched: bool = False,
+) -> Plan:
+    """The processes for these flags and settings. `watched`: a person reads the logs on a terminal.
+
+    The ZeroMQ ports follow the HTTP port unless the settings name endpoints. Raises GenServeError for
+    settings that contradict each other, unknown devices, missing packages and addresses in use.
+    """
+    router = load_settings(RouterSettings, env=env, log_flags=log_flags)
+    gateway = load_settings(GatewaySettings, env=env, flags={"port": port}).settings
+    daemon = load_settings(GpuDaemonSettings, env=env, flags=daemon_flags).settings
+    up = load_settings(UpSettings, env=env, flags={"gpus": gpus}).settings
+    devices = _devices(up, daemon)
+    http_port = gateway.port or _free_ports(gateway.host)
+    if http_port > HTTP_PORT_MAX:
+        raise SettingsError(f"port {http_port} leaves no room for the two ports after it; at most {HTTP_PORT_MAX}")
+    client, worker = (
+        getattr(router.settings, key)
+        if router.sources[f"router.{key}"] != "default"
+        else f"tcp://127.0.0.1:{http_port + offset}"
+        for key, offset in (("client_endpoint", 1), ("worker_endpoint", 2))
+    )
+    for address in (f"{gateway.host}:{http_port}", client, worker):
+        _check_free(address.removeprefix("tcp://"))
+    log_format = "console" if watched and router.log.format == "auto" else router.log.format
+    common = ("--log-level", router.log.level, "--log-format", log_format)
+    daemon_arguments = [word for key, value in daemon_flags.items() if value for word in (_flag(key), value)]
+    return Plan(
+        router=Part(
+            "router",
+            ("router", "--client-endpoint", client, "--worker-endpoint", worker, *common),
+            router.settings.drain_s,
+        ),
+        daemons=tuple(
+            Part(
+                device,
+                ("gpu-daemon", "--device", device, "--router-endpoint", worker, *daemon_arguments, *common),
+                daemon.drain_s + daemon.job_stop_grace_s,
+            )
+            for device in devices
+        ),
+        gateway=Part(
+            "gateway",
+            ("gateway", "--host", gateway.host, "--port", str(http_port), "--router-endpoint", client, *common),
+            gateway.drain_s,
+        ),
+        http_host=gateway.host,
+        http_port=http_port,
+        client_endpoint=client,
+        log=router.log,
+        output_dir=daemon.output_dir,
+    )
+
+
+def command_line(part: Part, parent_pid: int) -> list[str]:
+    """The argv of a part's process. `-P`: a folder named like one of our packages must not be imported instead."""
+    return [sys.executable, "-P", "-m", "genserve", *part.arguments, "--parent-pid", str(parent_pid)]
+
+
+def need_engine_packages(engine: str) -> None:
+    """Raise SettingsError where `engine` needs torch and it is not installed. Does not import it."""
+    if engine == "flux" and importlib.util.find_spec("torch") is None:
+        raise SettingsError(
+            "drawing needs torch and diffusers, which are not installed: pip install 'genserve[gpu]' "
+            "(or try the service without a model: --engine noop)"
+        )
+
+
+def _devices(up: UpSettings, daemon: GpuDaemonSettings) -> list[str]:
+    need_engine_packages(daemon.engine)
+    devices = parse_devices(up.gpus or daemon.device)
+    if daemon.worker_id and len(devices) > 1:
+        raise SettingsError(
+            f"gpu_daemon.worker_id = {daemon.worker_id!r} names one daemon, but {len(devices)} would start "
+            f"({', '.join(devices)}): leave it out, or name one device with --gpus"
+        )
+    return devices
+
+
+def _check_free(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        with _listening(host, int(port)):
+            pass
+    except OSError as error:
+        raise GenServeError(
+            "address_in_use",
+            f"{address} cannot be listened on ({error.strerror}). Is GenServe running already? To run another one "
+            "beside it: genserve up --port 13000 (13001 and 13002 are used as well)",
+        ) from None
+
+
+def _free_ports(host: str) -> int:
+    """A port that is free together with the two after it."""
+    for _ in range(FREE_PORT_TRIES):
+        with _listening(host, 0) as first:
+            port: int = first.getsockname()[1]
+            try:
+                with _listening("127.0.0.1", port + 1), _listening("127.0.0.1", port + 2):
+                    return port
+            except (OSError, OverflowError):
+                continue
+    raise GenServeError("address_in_use", "no three free ports in a row were found: name one with --port")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _flag(key: str) -> str:
+    return f"--{key.replace('_', '-')}"

@@ -1,0 +1,24 @@
+"""Whole services that several test files share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service import Service, running
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`genserve up --gpus cpu` with the embedded model, ready."""
+    with running(Path(tmp_path_factory.mktemp("service")), "--gpus", "cpu") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def noop_pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Two daemons with no-op engines whose step takes 20 ms, ready."""
+    folder = Path(tmp_path_factory.mktemp("noop"))
+    env = {"GENSERVE_GPU_DAEMON_NOOP_STEP_S": "0.02"}
+    with running(folder, "--gpus", "cpu,cpu", "--engine", "noop", workers=2, env=env) as started:
+        yield started

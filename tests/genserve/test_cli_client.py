@@ -1,0 +1,285 @@
+"""The raw client against a router of the test's own, over a real ROUTER socket: what is lost, late or broken."""
+
+import _thread
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+import zmq
+
+from common.codec import FROM_CLIENT, encode, part_sizes
+from common.errors import GenServeError
+from common.messages import (
+    Accepted,
+    CancelJob,
+    Cancelled,
+    ErrorInfo,
+    ErrorReply,
+    Failed,
+    JobProgress,
+    JobReply,
+    JobSpec,
+    JobView,
+    Message,
+    Picture,
+    Rejected,
+    Result,
+    StatusQuery,
+    StatusReply,
+    Submit,
+    Watch,
+)
+from common.sockets import router_socket
+from genserve import client as client_module
+from genserve.client import Client, News
+from tests.genserve.test_cli_status import reply, worker
+
+JOB_ID = "ab" * 16
+PICTURE = b"\x89PNG" + bytes(700_000)
+Script = Callable[["FakeRouter", Message], None]
+
+
+def view(state: str = "queued", **changes: object) -> JobView:
+    made = JobView(
+        job_id=JOB_ID,
+        state=state,
+        model="m",
+        width=8,
+        height=8,
+        steps=4,
+        seed=1,
+        guidance_scale=1.0,
+        priority=0,
+        created_at=1.0,
+        started_at=0.0,
+        ended_at=0.0,
+        step=0,
+        position=1,
+        eta_s=None,
+        attempts=0,
+        worker_id="",
+        device="",
+        notes=(),
+        error=None,
+        picture=None,
+        timings=None,
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+class FakeRouter:
+    """Answers as `script` says; keeps what it heard."""
+
+    def __init__(self, script: Script, endpoint: str = "tcp://127.0.0.1:*") -> None:
+        self._script = script
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = router_socket(self._context, endpoint)
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.heard: list[Message] = []
+        self._peer = b""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def say(self, message: Message, payload: list[bytes] | None = None) -> None:
+        self._socket.send_multipart([self._peer, *encode(message, payload or [])])
+
+    def result(self, rid: str, data: bytes = PICTURE, sha256: str = "") -> None:
+        parts = [data[:500_000], data[500_000:]]
+        picture = Picture(
+            format="png",
+            width=8,
+            height=8,
+            drawn_width=8,
+            drawn_height=8,
+            bytes=len(data),
+            sha256=sha256 or hashlib.sha256(data).hexdigest(),
+        )
+        self.say(Result(rid=rid, job_id=JOB_ID, job=view("done"), picture=picture, parts=part_sizes(parts)), parts)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._context.destroy(linger=0)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._socket.poll(20):
+                self._peer, *frames = self._socket.recv_multipart()
+                message = FROM_CLIENT.decode(frames)
+                self.heard.append(message)
+                self._script(self, message)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., FakeRouter]]:
+    started: list[FakeRouter] = []
+
+    def make(script: Script, endpoint: str = "tcp://127.0.0.1:*") -> FakeRouter:
+        started.append(FakeRouter(script, endpoint))
+        return started[-1]
+
+    yield make
+    for router in started:
+        router.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "WATCH_INTERVAL_S", 0.2)
+    monkeypatch.setattr(client_module, "SEND_RETRY_S", 0.05)
+
+
+def draw(endpoint: str, on_news: Callable[[News], None] = lambda _: None, **times: float) -> bytes:
+    with Client(endpoint, **times) as client:
+        return client.draw(JobSpec(prompt="x"), on_news).data
+
+
+def accept(router: FakeRouter, message: Message) -> None:
+    if isinstance(message, Submit):
+        router.say(Accepted(rid=message.rid, job_id=JOB_ID, job=view()))
+
+
+def test_a_picture_in_several_frames(start: Callable[..., FakeRouter]) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        accept(router, message)
+        assert isinstance(message, Submit)
+        router.say(JobProgress(rid=message.rid, job_id=JOB_ID, state="running", step=2, steps=4))
+        router.result(message.rid)
+
+    news: list[News] = []
+    assert draw(start(script).endpoint, news.append) == PICTURE
+    assert [(item.state, item.step) for item in news] == [("queued", 0), ("running", 2)]
+
+
+def test_a_submit_whose_answer_is_lost_is_repeated_under_its_key(start: Callable[..., FakeRouter]) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        if len(router.heard) > 2:
+            accept(router, message)
+            router.result(message.rid)
+
+    router = start(script)
+    assert draw(router.endpoint) == PICTURE
+    keys = {message.key for message in router.heard if isinstance(message, Submit)}
+    assert len(router.heard) >= 3
+    assert len(keys) == 1
+    assert keys != {""}
+
+
+def test_an_end_that_was_lost_comes_with_the_next_watch(start: Callable[..., FakeRouter]) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        accept(router, message)
+        watches = [heard for heard in router.heard if isinstance(heard, Watch)]
+        if len(watches) == 1 and message is watches[0]:
+            router.say(JobReply(rid=message.rid, job_id=JOB_ID, job=view("running")))
+        elif isinstance(message, Watch):
+            router.result(message.rid)
+
+    router = start(script)
+    assert draw(router.endpoint) == PICTURE
+    assert {heard.job_id for heard in router.heard if isinstance(heard, Watch)} == {JOB_ID}
+
+
+def test_a_router_that_comes_back_without_the_job_is_given_it_again(start: Callable[..., FakeRouter]) -> None:
+    first = start(accept)
+
+    def second(router: FakeRouter, message: Message) -> None:
+        if isinstance(message, Watch):
+            router.say(ErrorReply(rid=message.rid, code="not_found", message="no such job"))
+        else:
+            accept(router, message)
+            assert isinstance(message, Submit)
+            router.result(message.rid)
+
+    routers: list[FakeRouter] = []
+
+    def restart(_: News) -> None:
+        if not routers:
+            first.close()
+            routers.append(start(second, first.endpoint))
+
+    assert draw(first.endpoint, restart) == PICTURE
+    (submit,) = [heard for heard in first.heard if isinstance(heard, Submit)]
+    again = [heard for heard in routers[0].heard if isinstance(heard, Submit)]
+    assert [(heard.key, heard.job) for heard in again] == [(submit.key, submit.job)]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (lambda rid: Rejected(rid=rid, code="queue_full", message="55 wait", retry_after_s=3.0), "queue_full", "55"),
+        (lambda rid: Rejected(rid=rid, code="of_the_future", message="new"), "internal", "new"),
+        (
+            lambda rid: Failed(rid=rid, job_id=JOB_ID, job=view("failed"), error=ErrorInfo(code="poison", message="2")),
+            "poison",
+            "2",
+        ),
+        (lambda rid: Cancelled(rid=rid, job_id=JOB_ID, job=view("cancelled")), "cancelled", "abab"),
+        (lambda _: ErrorReply(code="protocol_error", message="no map"), "protocol_error", "no map"),
+    ],
+)
+def test_refusals_and_failures_keep_their_code(
+    start: Callable[..., FakeRouter], answer: Callable[[str], Message], code: str, words: str
+) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        assert isinstance(message, Submit)
+        router.say(answer(message.rid))
+
+    with pytest.raises(GenServeError, match=words) as caught:
+        draw(start(script).endpoint)
+    assert caught.value.code == code
+
+
+def test_a_damaged_picture_is_no_picture(start: Callable[..., FakeRouter]) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        assert isinstance(message, Submit)
+        router.result(message.rid, sha256="0" * 64)
+
+    with pytest.raises(GenServeError, match="damaged"):
+        draw(start(script).endpoint)
+
+
+def test_no_router_says_how_to_start_one() -> None:
+    with pytest.raises(GenServeError, match="genserve up") as caught:
+        draw("tcp://127.0.0.1:9", answer_timeout_s=0.3)
+    assert caught.value.code == "unavailable"
+
+
+def test_a_router_that_falls_silent_is_given_up(
+    start: Callable[..., FakeRouter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "SILENCE_S_MAX", 0.4)
+    router = start(accept)
+    with pytest.raises(GenServeError, match="no router answers"):
+        draw(router.endpoint)
+    assert any(isinstance(heard, Watch) for heard in router.heard)
+
+
+def test_ctrl_c_cancels_the_job(start: Callable[..., FakeRouter]) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        accept(router, message)
+        if isinstance(message, CancelJob):
+            router.say(Cancelled(rid=message.rid, job_id=JOB_ID, job=view("cancelled")))
+
+    router = start(script)
+    with pytest.raises(KeyboardInterrupt):
+        draw(router.endpoint, lambda _: _thread.interrupt_main())
+    assert [heard.job_id for heard in router.heard if isinstance(heard, CancelJob)] == [JOB_ID]
+
+
+def test_status_gathers_all_pages(start: Callable[..., FakeRouter]) -> None:
+    whole = reply(*(worker(number) for number in range(5)))
+
+    def script(router: FakeRouter, message: Message) -> None:
+        assert isinstance(message, StatusQuery)
+        page = whole.workers[message.workers_from : message.workers_from + 2]
+        router.say(msgspec.structs.replace(whole, rid=message.rid, workers=page))
+
+    router = start(script)
+    with Client(router.endpoint) as client:
+        status = client.status()
+    assert isinstance(status, StatusReply)
+    assert status.workers == whole.workers
+    assert len(router.heard) == 3

@@ -1,0 +1,82 @@
+"""The command line itself: what it explains, how it refuses, and what it does not load."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from genserve.__main__ import app
+
+COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status")
+WIDE = {"COLUMNS": "200", "TERM": "dumb"}
+
+
+def help_of(*words: str, columns: int = 200) -> str:
+    result = CliRunner().invoke(app, [*words, "--help"], env={**WIDE, "COLUMNS": str(columns)})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_every_command_is_listed() -> None:
+    text = help_of()
+    assert [name for name in COMMANDS if name not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("up", ("FLUX_GPUS", "FLUX_MODEL_PATH", "GENSERVE_GATEWAY_PORT", "[default: 12411]", "genserve up --gpus")),
+        ("router", ("tcp://127.0.0.1:12412", "[default: 5]", "[default: 50]", "GENSERVE_ROUTER_GPU_QUEUE_SIZE")),
+        ("gpu-daemon", ("cuda:N", "FLUX_MODEL_PATH", "noop", "--worker-id")),
+        ("gateway", ("[default: 127.0.0.1]", "[default: 12411]", "GENSERVE_GATEWAY_ROUTER_ENDPOINT")),
+        ("generate", ("--seed", "-o", "WxH", "genserve generate")),
+        ("status", ("--json", "genserve status")),
+    ],
+)
+def test_help_tells_defaults_and_variables(command: str, words: tuple[str, ...]) -> None:
+    text = help_of(command)
+    assert [word for word in words if word not in text] == []
+    assert "parent-pid" not in text  # between our own processes only
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_is_cut_off_at_80_columns(command: str) -> None:
+    assert "…" not in help_of(command, columns=80)
+
+
+def test_help_loads_neither_torch_nor_sockets() -> None:
+    code = (
+        "import sys; from genserve.__main__ import app; app(['up', '--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'zmq', 'aiohttp', 'diffusers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_raw_commands_need_no_engine_packages() -> None:
+    code = "import sys, genserve.generate, genserve.status, genserve.up; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["router", "--client-endpoint", "nonsense"], 78, "router.client_endpoint"),
+        (["gpu-daemon", "--engine", "magic"], 78, "gpu_daemon.engine"),
+        (["gpu-daemon", "--engine", "noop", "--device", "gpu7"], 78, "gpu_daemon.device"),
+        (["up", "--engine", "noop", "--gpus", "tpu"], 78, "'tpu'"),
+        (["up", "--engine", "noop", "--gpus", "cpu", "--port", "65535"], 78, "65533"),
+        (["generate", "x", "--size", "7"], 2, "512x512"),
+        (["generate", "x", "-o", "x.jpg"], 2, "x.png"),
+        (["generate", "x", "-o", "missing/x.png"], 2, "missing"),
+        (["generate", ""], 1, "prompt"),
+        (["generate", "x", "--steps", "5000"], 1, "steps"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], status: int, words: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "genserve", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,179 @@
+"""`genserve up` with real processes and no-op engines: what it says, restarts, refuses, and leaves behind."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.service import GENSERVE, Service, running, wait_for
+
+NOOP = ("--engine", "noop", "--gpus", "cpu")
+STOP_WITHIN_S = 30.0
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Service]:
+    """A service that the test itself brings to its end; ended by force where it does not."""
+    service = Service(folder, *arguments, env={"TMPDIR": str(folder), **(env or {})})
+    try:
+        yield service
+    finally:
+        if service.process.poll() is None:
+            service.kill()
+
+
+def all_gone(processes: list[psutil.Process]) -> bool:
+    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def own_processes(service: Service) -> list[psutil.Process]:
+    return service.processes("genserve")
+
+
+def test_plain_output_tells_where_everything_is(tmp_path: Path) -> None:
+    with running(tmp_path, *NOOP) as service:
+        wait_for("the ready lines", lambda: service.events("up.ready"))
+        text = service.log_text()
+        path = tmp_path / "output" / "first-picture.png"
+        assert path.read_bytes().startswith(b"\x89PNG")
+        for words in (service.http_url, str(path), f"--router {service.client_endpoint}", "status", "Ctrl-C"):
+            assert words in text
+        assert "\x1b" not in text
+        assert [event["url"] for event in service.events("up.ready")] == [service.http_url]
+    assert "draining…" in service.log_text()
+    assert service.log_text().rstrip().endswith("}")  # the last word is the event up.stopped
+    assert len(service.events("up.stopped")) == 1
+
+
+@pytest.mark.parametrize("part", ["genserve router", "genserve gpu-daemon", "genserve gateway"])
+def test_a_part_that_is_killed_is_started_again(tmp_path: Path, part: str) -> None:
+    with running(tmp_path, *NOOP, "--no-first-picture") as service:
+        (before,) = service.processes(part)
+        before.kill()
+        wait_for("another process", lambda: [p for p in service.processes(part) if p.pid != before.pid])
+        service.wait_ready()
+        subprocess.run(
+            [GENSERVE, "generate", "x", "--router", service.client_endpoint],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+        )
+        (died,) = service.events("part.died")
+        assert died["how"] == "was ended by SIGKILL"
+
+
+def test_a_part_that_a_person_must_mend_stops_everything(tmp_path: Path) -> None:
+    env = {"FLUX_MODEL_PATH": str(tmp_path / "no-such-folder")}
+    with started(tmp_path, "--gpus", "cpu", env=env) as service:
+        assert service.process.wait(STOP_WITHIN_S) == 78
+        text = service.log_text()
+        assert "no-such-folder" in text
+        assert "cpu cannot start until what it says above is mended" in text
+        assert "Traceback" not in text
+        assert service.events("part.died") == []
+
+
+def test_the_first_signal_drains_and_the_second_stops_at_once(tmp_path: Path) -> None:
+    env = {"GENSERVE_GPU_DAEMON_NOOP_STEP_S": "30"}
+    with started(tmp_path, *NOOP, "--no-first-picture", env=env) as service:
+        service.wait_ready()
+        client = subprocess.Popen(
+            [GENSERVE, "generate", "x", "--steps", "2", "--router", service.client_endpoint],
+            cwd=tmp_path,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for("a running job", lambda: service.events("job.started"))
+            processes = own_processes(service)
+            service.process.send_signal(signal.SIGINT)
+            wait_for("draining daemon", lambda: service.events("daemon.draining"))
+            assert service.process.poll() is None
+            began = time.monotonic()
+            service.process.send_signal(signal.SIGINT)
+            assert service.process.wait(STOP_WITHIN_S) == 0
+            assert time.monotonic() - began < 10
+        finally:
+            client.kill()
+            client.wait()
+        assert all_gone(processes)
+        assert "Traceback" not in service.log_text()
+
+
+def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
+    with started(tmp_path, *NOOP, "--no-first-picture") as service:
+        service.wait_ready()
+        processes = own_processes(service)
+        assert len(processes) == 5  # up, router, daemon, engine, gateway
+        service.process.kill()
+        service.process.wait()
+        wait_for("the end of all parts", lambda: all_gone(processes), STOP_WITHIN_S)
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
+    with started(tmp_path, *NOOP, "--no-first-picture") as service:
+        service.wait_ready()
+        assert service.stop() == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
+
+
+def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with running(tmp_path, *NOOP, "--no-first-picture") as service:
+        again = subprocess.run(
+            [GENSERVE, "up", *NOOP, "--port", str(service.port)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert again.returncode == 78
+    assert f"127.0.0.1:{service.port} cannot be listened on" in again.stderr
+    assert again.stdout == ""
+
+
+def read_until(leader: int, words: str) -> str:
+    """What a terminal shows, up to `words` or to the end; colours and cursor movements taken out."""
+    said = b""
+    while words.encode() not in said:
+        try:
+            said += os.read(leader, 65536)
+        except OSError:  # every process on its other side has ended
+            break
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode("utf-8", "replace"))
+
+
+def test_on_a_terminal_the_start_is_quiet_and_the_logs_are_readable(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
+    process = subprocess.Popen(
+        [GENSERVE, "up", *NOOP, "--port", "0"],
+        cwd=tmp_path,
+        env={**clean, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    try:
+        start = read_until(leader, "Ctrl-C")
+        process.send_signal(signal.SIGINT)
+        end = read_until(leader, "stopped\r\n\0")  # never said: to the end
+        assert process.wait(STOP_WITHIN_S) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        os.close(leader)
+    assert "✔ router" in start
+    assert "router.listening" not in start
+    assert re.search(r"\d\d:\d\d:\d\d .*gateway +gateway\.draining", end)
+    assert end.rstrip().endswith("stopped")
+    assert '"event"' not in start + end
