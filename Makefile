@@ -52,7 +52,7 @@ $(VENV)/.made:
 	done; \
 	if [ -z "$$python" ]; then \
 	  echo "GenServe needs Python 3.11 or newer, and none was found ($(or $(PYTHON),python3)). Install one, e.g." >&2; \
-	  echo "  Debian, Ubuntu: sudo apt install python3 python3-venv     macOS: brew install python" >&2; \
+	  echo "  Debian, Ubuntu: sudo apt install python3 python3-venv" >&2; \
 	  echo "or name one: make run PYTHON=/path/to/python3" >&2; exit 1; \
 	fi; \
 	if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \

@@ -119,7 +119,7 @@ def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> N
         if len(job_ids) > 1:
             fields["job_ids"] = job_ids
     log = request.app[GATEWAY].log
-    write = log.error if status >= 500 else log.debug if request.path in QUIET_PATHS else log.info
+    write = log.debug if request.path in QUIET_PATHS else log.error if status >= 500 else log.info
     write(
         "http.request",
         method=request.method,

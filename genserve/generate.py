@@ -107,7 +107,7 @@ class ProgressLine:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=30, complete_style="cyan"),
             TaskProgressColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("[dim]{task.fields[eta]}"),
             console=console,

@@ -150,7 +150,8 @@ def _name(worker: WorkerView, reply: StatusReply) -> str:
 def _job(worker: WorkerView, *, wide: bool) -> RenderableType:
     if not worker.busy:
         return Text("idle", style="dim")
-    bar = ProgressBar(total=max(worker.steps, 1), completed=worker.step, width=WIDE_BAR if wide else NARROW_BAR)
+    width = WIDE_BAR if wide else NARROW_BAR
+    bar = ProgressBar(total=max(worker.steps, 1), completed=worker.step, width=width, complete_style="cyan")
     row = Table.grid(padding=(0, 1))
     row.add_row(*([worker.job_id[:8]] if wide else []), bar, f"{worker.step}/{worker.steps}")
     return row

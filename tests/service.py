@@ -65,7 +65,7 @@ class Service:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [GENSERVE, "up", "--port", str(self.port), *args],
+                [GENSERVE, "up", "--port", str(self.port), "--no-first-picture", *args],
                 cwd=folder,
                 env={**clean, "GENSERVE_LOG_LEVEL": "debug", **(env or {})},
                 stdin=subprocess.DEVNULL,

@@ -1,7 +1,6 @@
 """The older dialect's POST /generate and GET /task/{id}: its field names, with true values.
 
-Pure. A failure keeps the older fields (`success`, `message`, `error` as text) and adds the typed ones of the
-one error body (`code`, `type`, `param`, `what_to_do`).
+Pure. A failure is the one error body with the older fields `success`, `message` and `task_id` beside it.
 """
 
 from typing import Any
@@ -95,17 +94,13 @@ def to_response(drawn: Drawn) -> dict[str, Any]:
 
 
 def to_error(error: GenServeError) -> dict[str, Any]:
-    """A failure as this dialect tells it."""
+    """A failure: the one error body, and this dialect's own fields beside it."""
     facts = errors.facts(error)
     return {
         "success": False,
         "message": facts.message,
         "task_id": getattr(error, "job_id", None),
-        "error": facts.message,
-        "code": facts.code,
-        "type": facts.type,
-        "param": facts.param,
-        "what_to_do": facts.what_to_do,
+        "error": facts,
     }
 
 

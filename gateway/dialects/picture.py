@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from common.messages import JobView, Picture
+from common.messages import JobView, Picture, Timings
 
 
 class Drawn(Struct, frozen=True, kw_only=True):
@@ -25,6 +25,7 @@ class PictureFacts(Struct, frozen=True, kw_only=True):
     drawn_size: str  # smaller than `size` where the picture was enlarged
     device: str
     elapsed_s: float
+    timings: Timings  # inside the engine
 
 
 def picture_facts(job: JobView, picture: Picture) -> PictureFacts:
@@ -39,4 +40,5 @@ def picture_facts(job: JobView, picture: Picture) -> PictureFacts:
         drawn_size=f"{picture.drawn_width}x{picture.drawn_height}",
         device=job.device,
         elapsed_s=round(max(0.0, job.ended_at - job.created_at), 6),
+        timings=job.timings or Timings(),
     )

@@ -31,7 +31,7 @@ def test_malformed_bodies(noop_pair: Service, bad: BadBody) -> None:
     before = _counts(noop_pair)
     status, body, _ = noop_pair.post(bad.path, bad.body, headers=bad.headers)
     assert status == bad.status, body
-    error = body["error"] if isinstance(body["error"], dict) else body
+    error = body["error"]
     assert error["code"] == bad.code
     assert error["message"]
     assert error["what_to_do"]

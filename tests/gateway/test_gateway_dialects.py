@@ -13,7 +13,7 @@ from common.messages import DeviceLoad, ErrorInfo, JobSpec, ModelView, Note
 from common.settings import GatewaySettings, LogSettings
 from gateway.dialects import errors, fleet, generate, models, openai
 from gateway.dialects.picture import Drawn
-from tests.common.samples import JOB, PICTURE
+from tests.common.samples import JOB, PICTURE, TIMINGS
 from tests.gateway.views import DEV, MODELS, TINY, status, worker
 
 SETTINGS = GatewaySettings()
@@ -32,7 +32,7 @@ def _job(**fields: Any) -> JobSpec:
 
 
 def _drawn(**changes: Any) -> Drawn:
-    job = structs.replace(JOB, state="done", notes=(), ended_at=JOB.created_at + 2.5, **changes)
+    job = structs.replace(JOB, state="done", notes=(), ended_at=JOB.created_at + 2.5, timings=TIMINGS, **changes)
     return Drawn(job=job, picture=PICTURE, data=b"\x89PNG data")
 
 
@@ -103,6 +103,7 @@ def test_the_answer_tells_how_each_picture_was_made() -> None:
                 "genserve": {
                     "job_id": JOB.job_id, "model": "flux1-dev", "seed": seed, "steps": 28, "guidance_scale": 3.5,
                     "size": "64x64", "drawn_size": "64x64", "device": "cuda:0", "elapsed_s": 2.5,
+                    "timings": structs.asdict(TIMINGS),
                 },
             }
             for seed, data in ((7, b"\x89PNG data"), (8, b"other"))
@@ -165,8 +166,8 @@ def test_a_task_shows_its_state_then_its_end() -> None:
     assert generate.task(done.job, done)["image_base64"] == done.data
     info = ErrorInfo(code="out_of_memory", message="no room", next_step="ask for less")
     failed = generate.task(structs.replace(JOB, state="failed"), errors.JobError(JOB.job_id, info))
-    assert (failed["status"], failed["error"], failed["code"]) == ("failed", "no room", "out_of_memory")
-    assert failed["what_to_do"] == "ask for less"
+    assert (failed["status"], failed["message"]) == ("failed", "no room")
+    assert (failed["error"].code, failed["error"].what_to_do) == ("out_of_memory", "ask for less")
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def test_every_code_has_a_status_and_one_body(code: str) -> None:
     assert 400 <= errors.status_of(error) <= 599
     assert ("x-should-retry" in errors.headers_of(error)) is not ERRORS[code].retryable
     older = generate.to_error(error)
-    assert (older["success"], older["error"], older["code"]) == (False, "it is so", code)
+    assert (older["success"], older["message"], older["error"]) == (False, "it is so", errors.facts(error))
 
 
 def test_no_status_without_a_code() -> None:

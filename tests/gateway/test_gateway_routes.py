@@ -92,10 +92,10 @@ async def test_tasks_that_are_not_done(door: Door, router: FakeRouter) -> None:
     router.fails = lambda _spec: ErrorInfo(code="poison", message="it ended two engines")
     router.finish(job_id)
     status, body, headers = await waiting
-    assert (status, body["success"], body["code"], body["task_id"]) == (500, False, "poison", job_id)
+    assert (status, body["success"], body["error"]["code"], body["task_id"]) == (500, False, "poison", job_id)
     assert headers["x-should-retry"] == "false"
     _, task, _ = await door.get(f"/task/{job_id}")
-    assert (task["status"], task["error"], task["code"]) == ("failed", "it ended two engines", "poison")
+    assert (task["status"], task["message"], task["error"]["code"]) == ("failed", "it ended two engines", "poison")
     for unknown in ("0" * 32, "nonsense"):
         status, body, _ = await door.get(f"/task/{unknown}")
         assert (status, body["error"]["code"]) == (404, "not_found")
@@ -111,7 +111,7 @@ async def test_a_full_queue_says_when_to_come_back(door: Door, router: FakeRoute
     assert (headers["Retry-After"], headers["retry-after-ms"]) == ("2", "1500")
     assert "x-should-retry" not in headers
     status, body, headers = await door.post("/generate", {"prompt": "a fox"})
-    assert (status, body["success"], body["code"], headers["Retry-After"]) == (429, False, "queue_full", "2")
+    assert (status, body["success"], body["error"]["code"], headers["Retry-After"]) == (429, False, "queue_full", "2")
 
 
 async def test_all_are_admitted_or_none(door: Door, router: FakeRouter) -> None:
@@ -142,7 +142,7 @@ async def test_a_refused_field_has_the_dialects_name(
     status, body, _ = await door.post(IMAGES, {"prompt": "a fox"})
     assert (status, body["error"]["param"]) == (400, images)
     status, body, _ = await door.post("/generate", {"prompt": "a fox"})
-    assert (status, body["param"]) == (400, older)
+    assert (status, body["error"]["param"]) == (400, older)
 
 
 async def test_unknown_model_is_the_routers_list(door: Door, router: FakeRouter) -> None:

@@ -1,5 +1,6 @@
 """`genserve up` with real processes and no-op engines: what it says, restarts, refuses, and leaves behind."""
 
+import json
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.service import GENSERVE, Service, running, wait_for
+from tests.service import GENSERVE, Service, free_ports, running, wait_for
 
 NOOP = ("--engine", "noop", "--gpus", "cpu")
 STOP_WITHIN_S = 30.0
@@ -39,23 +40,37 @@ def own_processes(service: Service) -> list[psutil.Process]:
 
 
 def test_plain_output_tells_where_everything_is(tmp_path: Path) -> None:
-    with running(tmp_path, *NOOP) as service:
-        wait_for("the ready lines", lambda: service.events("up.ready"))
-        text = service.log_text()
-        path = tmp_path / "output" / "first-picture.png"
-        assert path.read_bytes().startswith(b"\x89PNG")
-        for words in (service.http_url, str(path), f"--router {service.client_endpoint}", "status", "Ctrl-C"):
-            assert words in text
-        assert "\x1b" not in text
-        assert [event["url"] for event in service.events("up.ready")] == [service.http_url]
-    assert "draining…" in service.log_text()
-    assert service.log_text().rstrip().endswith("}")  # the last word is the event up.stopped
-    assert len(service.events("up.stopped")) == 1
+    said, logged = tmp_path / "said", tmp_path / "logged"
+    port = free_ports()
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
+    with said.open("wb") as stderr, logged.open("wb") as stdout:
+        process = subprocess.Popen(
+            [GENSERVE, "up", *NOOP, "--port", str(port)], cwd=tmp_path, env=clean, stdout=stdout, stderr=stderr
+        )
+    try:
+        wait_for("event up.ready", lambda: '"up.ready"' in logged.read_text("utf-8"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_WITHIN_S) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    path = tmp_path / "output" / "first-picture.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    text = said.read_text("utf-8")
+    expected = ("GenServe is ready", f"http://127.0.0.1:{port}", str(path), f"--router tcp://127.0.0.1:{port + 1}")
+    assert [words for words in (*expected, "status", "Ctrl-C", "draining…") if words not in text] == []
+    assert "\x1b" not in text
+    assert text.endswith("stopped\n")
+    events = [json.loads(line) for line in logged.read_text("utf-8").splitlines()]
+    (ready,) = [event for event in events if event["event"] == "up.ready"]
+    assert (ready["url"], ready["first_picture"]) == (f"http://127.0.0.1:{port}", str(path))
+    assert events[-1]["event"] == "up.stopped"
 
 
 @pytest.mark.parametrize("part", ["genserve router", "genserve gpu-daemon", "genserve gateway"])
 def test_a_part_that_is_killed_is_started_again(tmp_path: Path, part: str) -> None:
-    with running(tmp_path, *NOOP, "--no-first-picture") as service:
+    with running(tmp_path, *NOOP) as service:
         (before,) = service.processes(part)
         before.kill()
         wait_for("another process", lambda: [p for p in service.processes(part) if p.pid != before.pid])
@@ -83,7 +98,7 @@ def test_a_part_that_a_person_must_mend_stops_everything(tmp_path: Path) -> None
 
 def test_the_first_signal_drains_and_the_second_stops_at_once(tmp_path: Path) -> None:
     env = {"GENSERVE_GPU_DAEMON_NOOP_STEP_S": "30"}
-    with started(tmp_path, *NOOP, "--no-first-picture", env=env) as service:
+    with started(tmp_path, *NOOP, env=env) as service:
         service.wait_ready()
         client = subprocess.Popen(
             [GENSERVE, "generate", "x", "--steps", "2", "--router", service.client_endpoint],
@@ -108,7 +123,7 @@ def test_the_first_signal_drains_and_the_second_stops_at_once(tmp_path: Path) ->
 
 
 def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
-    with started(tmp_path, *NOOP, "--no-first-picture") as service:
+    with started(tmp_path, *NOOP) as service:
         service.wait_ready()
         processes = own_processes(service)
         assert len(processes) == 5  # up, router, daemon, engine, gateway
@@ -118,14 +133,14 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
-    with started(tmp_path, *NOOP, "--no-first-picture") as service:
+    with started(tmp_path, *NOOP) as service:
         service.wait_ready()
         assert service.stop() == 0
     assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
 
 
 def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
-    with running(tmp_path, *NOOP, "--no-first-picture") as service:
+    with running(tmp_path, *NOOP) as service:
         again = subprocess.run(
             [GENSERVE, "up", *NOOP, "--port", str(service.port)],
             cwd=tmp_path,
