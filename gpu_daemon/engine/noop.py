@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import msgspec
 
+from common.clock import monotonic_s
 from common.errors import SettingsError
 from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.models import ModelCard
@@ -60,15 +61,15 @@ class NoopBackend:
 
     def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
         """A picture of `colour_of(job.seed)`."""
-        began = before = time.monotonic()
+        began = before = monotonic_s()
         for step in range(1, job.steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
-            now = time.monotonic()
+            now = monotonic_s()
             on_step(step, job.steps, now - before)
             before = now
         data = _png(job, self.card.name)
-        ended = time.monotonic()
+        ended = monotonic_s()
         picture = Picture(
             format="png",
             width=job.width,

@@ -11,6 +11,8 @@ import psutil
 import pytest
 from PIL import Image
 
+from common.settings import GpuDaemonSettings
+from gpu_daemon.model_folder import open_model
 from tests.rawclient import RawClient
 from tests.service import GENSERVE, Service
 
@@ -89,9 +91,6 @@ def test_every_door_draws_the_same_picture_for_a_seed(service: Service, tmp_path
 def test_the_picture_is_the_one_that_plain_fluxpipeline_draws(service: Service) -> None:
     torch = pytest.importorskip("torch")
     from diffusers import FluxPipeline  # noqa: PLC0415  # torch is slow to import and only this test needs it
-
-    from common.settings import GpuDaemonSettings  # noqa: PLC0415
-    from gpu_daemon.model_folder import open_model  # noqa: PLC0415
 
     settings = GpuDaemonSettings()
     _, body, _ = service.post(

@@ -43,7 +43,7 @@ def job_order(**changes: object) -> JobOrder:
         "client": "",
         "save": False,
     }
-    return JobOrder(**(usual | changes))  # type: ignore[arg-type]  # the struct's own fields, by name
+    return JobOrder(**(usual | changes))
 
 
 def token(number: int, dispatch: int = 1) -> Token:
@@ -73,7 +73,7 @@ class FakeRouter:
     def say(self, message: Message) -> None:
         self.say_raw(encode(message))
 
-    def say_raw(self, frames: list[bytes]) -> None:  # type: ignore[type-arg]
+    def say_raw(self, frames: list[bytes]) -> None:
         self._socket.send_multipart([self._peer, *frames])
 
     def welcome(self, register: Register, **fields: object) -> None:
@@ -81,9 +81,7 @@ class FakeRouter:
         self.epoch += 1
         self.granted = self.dispatched = 0
         kept = {"keep": tuple(held.token for held in register.tokens)} | fields
-        self.say(
-            Welcome(nonce=register.nonce, epoch=self.epoch, heartbeat_interval_s=0.2, dead_after_s=3.0, **kept)  # type: ignore[arg-type]
-        )
+        self.say(Welcome(nonce=register.nonce, epoch=self.epoch, heartbeat_interval_s=0.2, dead_after_s=3.0, **kept))
 
     def dispatch(self, token_: Token, remaining_s: float = 600.0, **changes: object) -> None:
         self.dispatched += 1
@@ -104,7 +102,7 @@ class FakeRouter:
                 self.granted = message.granted_total
                 assert self.granted - self.dispatched <= 2
         if getattr(message, "parts", ()):
-            self.payloads[message.token] = b"".join(frames[3:])  # type: ignore[attr-defined]
+            self.payloads[message.token] = b"".join(frames[3:])
         self.heard.append(message)
 
     def expect(self, kind: type[M], within_s: float = WITHIN_S) -> M:

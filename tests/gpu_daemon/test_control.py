@@ -370,9 +370,9 @@ def test_malformed_frames_are_answered_and_change_nothing(router: FakeRouter, st
         [b"\x00" * 100_000],
     ]
     for frames in garbage:
-        router.say_raw(frames)  # type: ignore[arg-type]
+        router.say_raw(frames)
         assert router.expect(ErrorReply).code == "protocol_error"
-    router.say_raw([b"GS1", b"ERROR", b"\xc1"])  # type: ignore[list-item]
+    router.say_raw([b"GS1", b"ERROR", b"\xc1"])
     router.no_more(ErrorReply)
     router.dispatch(A)
     assert router.expect(Done).token == A

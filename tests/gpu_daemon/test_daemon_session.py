@@ -223,7 +223,7 @@ def test_progress_is_thinned_but_for_its_last_steps(ready: Driver) -> None:
         for step in range(1, 21)
         for command in ready.engine(Step(token=A, step=step, steps=20, step_s=0.0, load=DeviceLoad()))
     ]
-    assert [command.message.step for command in said if isinstance(command, ToRouter)] == [1, 19, 20]  # type: ignore[attr-defined]
+    assert [command.message.step for command in said if isinstance(command, ToRouter)] == [1, 19, 20]
 
 
 def test_a_dispatch_beyond_the_credit_is_returned(ready: Driver) -> None:
