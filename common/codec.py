@@ -131,6 +131,8 @@ def _refuse_repeated_keys(header: Buffer) -> None:
 
 def _check_payload(message: Message, payload: Sequence[Buffer]) -> None:
     declared: Sequence[int] = getattr(message, "parts", ())
+    if not payload and not declared:  # nearly always
+        return
     if len(payload) != len(declared) or any(len(part) != size for part, size in zip(payload, declared, strict=True)):
         raise ProtocolError(
             f"{message.NAME.decode()} declares payload parts of {list(declared)} bytes "

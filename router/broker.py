@@ -50,7 +50,7 @@ class Broker:
         self._unreadable_logged_now = float("-inf")
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             Replayed: self._replayed,
-            Submitted: self._clients.submitted,
+            Submitted: self._submitted,
             ClientSaid: self._clients.said,
             WorkerSaid: self._workers.said,
             Unreadable: self._unreadable,
@@ -108,6 +108,14 @@ class Broker:
         while state.ended and (len(state.ended) > settings.ended_jobs_max or state.result_bytes > bytes_max):
             self._lifecycle.forget(next(iter(state.ended.values())))
 
+    def _submitted(self, event: Submitted) -> None:
+        state = self._state
+        self._clients.submitted(event)
+        self._send_out()
+        job = state.jobs.get(event.job_id)
+        if job is not None and job.state is JobState.QUEUED:
+            state.log("debug", "instance.none", job_id=job.job_id, model=job.order.model, waiting=len(state.queue))
+
     # --- time ----------------------------------------------------------------------------------
 
     def _tick(self, _event: Tick) -> None:
@@ -123,9 +131,7 @@ class Broker:
                 break
             self._lifecycle.forget(oldest)
         self._clients.sweep_keys()
-        if len(state.queue):
-            self._log_unserved()
-            self._teller.positions()
+        self._teller.positions()
         self._drain()
         state.touch_all()
 
@@ -141,12 +147,6 @@ class Broker:
 
     def _deadline_text(self) -> str:
         return f"it had not ended {self._state.settings.job_deadline_s:g} s after it was accepted"
-
-    def _log_unserved(self) -> None:
-        state = self._state
-        for model in state.queue.models():
-            if not any(worker.takes_new for worker in state.fleet.serving(model)):
-                state.log("debug", "instance.none", model=model, waiting=len(state.queue))
 
     # --- stopping ------------------------------------------------------------------------------
 

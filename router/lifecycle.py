@@ -129,7 +129,7 @@ class Lifecycle:
         job.started_at, job.step, job.step_now = state.wall, 0, state.now
         self._advance(job, JobEvent.START, job.worker_id)
         state.append(JobStarted(job_id=job.job_id, started_at=job.started_at))
-        state.log("debug", "job.started", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
+        state.log("debug", "job.running", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
         self._teller.progress(job, always=True)
 
     def store(self, job: Job, message: Done, payload: Sequence[Any]) -> None:
@@ -161,7 +161,9 @@ class Lifecycle:
             ended_at=job.ended_at,
         )
         state.append(record)
-        self._log_end("info", "job.done", job, width=job.order.width, height=job.order.height, steps=job.order.steps)
+        self._log_end(
+            "info", "job.finished", job, width=job.order.width, height=job.order.height, steps=job.order.steps
+        )
         self._teller.end(job)
 
     def progress(self, job: Job, step: int) -> None:

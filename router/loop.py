@@ -184,14 +184,21 @@ class Loop:
 
     def _write_down(self, command: Command, later: list[Command]) -> None:
         match command:
+            case ToClient() | ToWorker():
+                later.append(command)
+            case Log():
+                if command.level in self._levels:
+                    later.append(command)
             case Append():
                 self._journal.append(command.record)
             case StoreResult():
                 self._journal.store(command.token, command.picture, command.payload)
             case DropResult():
                 self._journal.drop(command.job_id)
-            case _:
+            case Stop():
                 later.append(command)
+            case _:
+                raise TypeError(f"unknown command {command!r}")
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -200,12 +207,9 @@ class Loop:
             case ToWorker():
                 self._send("worker", command.peer, command.message)
             case Log():
-                if command.level in self._levels:
-                    log.write(self._logger, command.level, command.event, command.fields)
+                log.write(self._logger, command.level, command.event, command.fields)
             case Stop():
                 self._running = False
-            case _:
-                raise TypeError(f"unknown command {command!r}")
 
     def _send(self, side: Side, peer: bytes, message: Message, picture_of: str = "") -> None:
         payload: Sequence[Any] = ()

@@ -9,7 +9,7 @@ from router.jobs import Job, JobState
 from router.state import RouterState
 from router.views import shown_state
 
-QUEUE_NEWS_INTERVAL_S = 1.0  # between two PROGRESS about a place in the queue
+QUEUE_NEWS_INTERVAL_S = 1.0
 
 
 class Teller:
@@ -17,6 +17,8 @@ class Teller:
 
     def __init__(self, state: RouterState) -> None:
         self._state = state
+        self._positions_now = 0.0  # when places in the queue were last told
+        self._positions_changes = 0  # of the queue, then
 
     def progress(self, job: Job, *, always: bool = False) -> None:
         """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always`."""
@@ -41,15 +43,17 @@ class Teller:
             state.to_client(watch.peer, message)
 
     def positions(self) -> None:
-        """PROGRESS to those whose waiting job has moved up."""
+        """PROGRESS to those whose waiting job has moved up, at most every QUEUE_NEWS_INTERVAL_S."""
         state = self._state
+        if state.now < self._positions_now + QUEUE_NEWS_INTERVAL_S or state.queue.changes == self._positions_changes:
+            return
+        self._positions_now, self._positions_changes = state.now, state.queue.changes
         for job_id in state.watches.jobs():
             job = state.jobs[job_id]
             if job.state is not JobState.QUEUED:
                 continue
             position = state.queue.position(job)
-            watches = state.watches.of(job_id, state.now)
-            if any(w.position != position and w.told_now <= state.now - QUEUE_NEWS_INTERVAL_S for w in watches):
+            if any(watch.position != position for watch in state.watches.of(job_id, state.now)):
                 self.progress(job, always=True)
 
     def end(self, job: Job) -> None:

@@ -235,10 +235,10 @@ class FakeWorker:
         """What the last event sent here."""
         return [m.token for m in self.rig.to_worker(self.peer) if isinstance(m, Dispatch)]
 
-    def draw(self, token: Token, **timings: float) -> list[Message]:
+    def draw(self, token: Token) -> list[Message]:
         """Start, draw, have it stored, take the acknowledgement, free the slot."""
         self.started(token)
-        self.done(token, **timings)
+        self.done(token)
         self.rig.stored()
         answers = self.rig.to_worker(self.peer)
         self.grant()

@@ -130,11 +130,12 @@ class Chaos:
 
     def _client(self) -> Message:
         job_id, rid = self.pick(*self.jobs[-30:]), self.pick("1", "2", "3")
-        return self.pick(
+        message: Message = self.pick(
             CancelJob(rid=rid, job_id=self.pick(*self.jobs)), Watch(rid=rid, job_id=job_id),
             Watch(rid=rid, job_id=job_id), JobQuery(rid=rid, job_id=job_id), Fetch(rid=rid, job_id=job_id),
             StatusQuery(rid=rid, workers_from=1), Ping(rid=rid), ErrorReply(code="protocol_error", message="?"),
         )  # fmt: skip
+        return message
 
     def _worker(self, peer: bytes) -> Message:
         epoch = self.epochs.get(peer, 0) + self.pick(0, 0, 0, 0, 0, 0, -1, 1)

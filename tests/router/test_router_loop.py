@@ -38,7 +38,7 @@ class Running:
         self.dealers: list[Dealer] = []
         clients = router_socket(self.context, "tcp://127.0.0.1:*")
         workers = router_socket(self.context, "tcp://127.0.0.1:*")
-        self.clients, self.workers = (s.getsockopt(zmq.LAST_ENDPOINT).decode() for s in (clients, workers))
+        self.clients, self.workers = (s.getsockopt_string(zmq.LAST_ENDPOINT) for s in (clients, workers))
         self.broker = Broker(RouterSettings(**settings))
         self.journal = MemoryJournal()
         self.loop = Loop(self.broker, self.journal, clients, workers, logger=get_logger(), level="error")

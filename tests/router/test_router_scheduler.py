@@ -18,9 +18,9 @@ def _sent(rig: Rig) -> list[tuple[str, str]]:
     ]
 
 
-def _learn(worker: FakeWorker, step_s: float, tail_s: float = 0.0, **spec: int) -> None:
+def _learn(worker: FakeWorker, step_s: float, tail_s: float = 0.0) -> None:
     """Teach the router how fast this worker is."""
-    job = worker.rig.submit(**spec)
+    job = worker.rig.submit()
     token = worker.rig.job(job).token
     assert worker.rig.job(job).worker_id == worker.name
     worker.started(token)
@@ -171,11 +171,11 @@ def test_instance_chosen_is_logged_with_idle_or_busy(rig: Rig) -> None:
     assert lines == [(first, True), (second, False)]
 
 
-def test_waiting_for_a_gpu_is_logged(rig: Rig) -> None:
-    rig.worker("w", credit=0)
+def test_a_job_that_finds_no_gpu_is_logged(rig: Rig) -> None:
+    rig.worker("w", credit=1)
     rig.submit()
-    rig.tick(0.1)
-    assert rig.logged("instance.none")[0].fields == {"model": "m", "waiting": 1}
+    waiting = rig.submit()
+    assert [c.fields for c in rig.logged("instance.none")] == [{"job_id": waiting, "model": "m", "waiting": 1}]
 
 
 # --- the plan ----------------------------------------------------------------------------------

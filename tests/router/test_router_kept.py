@@ -1,0 +1,82 @@
+"""What is kept of ended jobs, and how a router drains."""
+
+from collections.abc import Callable
+
+from common.messages import Rejected, StatusQuery, StatusReply
+from router.commands import DropResult, Log, Stop
+from router.events import DrainAsked
+from tests.router.rig import FakeWorker, Rig, card
+
+
+def _done(rig: Rig, worker: FakeWorker, size: int = 7) -> str:
+    job = rig.submit()
+    token = rig.job(job).token
+    worker.started(token)
+    worker.done(token, size=size)
+    rig.stored()
+    return job
+
+
+def test_ended_jobs_are_forgotten_after_their_time(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(result_ttl_s=5.0)
+    worker = rig.worker("w")
+    job = _done(rig, worker)
+    rig.tick(4.9)
+    assert job in rig.broker.state.jobs
+    seen = rig.tick(0.2)
+    assert job not in rig.broker.state.jobs
+    assert [c.job_id for c in seen if isinstance(c, DropResult)] == [job]
+
+
+def test_ended_jobs_are_bounded_in_number(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(ended_jobs_max=2)
+    worker = rig.worker("w")
+    jobs = []
+    for _ in range(4):
+        jobs.append(_done(rig, worker))
+        worker.grant()
+    assert list(rig.broker.state.ended) == jobs[2:]
+
+
+def test_pictures_are_bounded_in_bytes(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(results_mb_max=64)
+    worker = rig.worker("w")
+    jobs = []
+    for _ in range(4):
+        jobs.append(_done(rig, worker, size=30 * 1024 * 1024))
+        worker.grant()
+    assert list(rig.broker.state.ended) == jobs[2:]
+    assert rig.broker.state.result_bytes == 60 * 1024 * 1024
+
+
+# --- draining ----------------------------------------------------------------------------------
+
+
+def test_a_draining_router_refuses_ends_what_it_has_and_stops(rig: Rig) -> None:
+    worker = rig.worker("w")
+    job = rig.submit()
+    rig.event(DrainAsked(wall=rig.wall))
+    assert not [c for c in rig.out if isinstance(c, Stop)]
+    rig.submit()
+    (refusal,) = rig.to_client()
+    assert isinstance(refusal, Rejected)
+    assert (refusal.code, refusal.retry_after_s) == ("unavailable", 5.0)
+    worker.draw(rig.job(job).token)
+    assert any(isinstance(c, Stop) for c in rig.tick(0.1))
+
+
+def test_a_draining_router_does_not_wait_for_ever(rig: Rig) -> None:
+    rig.worker("w", credit=0)
+    rig.submit()
+    rig.event(DrainAsked(wall=rig.wall))
+    seen = rig.tick(10.1)
+    assert [type(c).__name__ for c in seen].count("Stop") == 1
+    (line,) = [c for c in seen if isinstance(c, Log) and c.event == "router.drained"]
+    assert (line.level, line.fields["jobs_left"]) == ("warning", 1)
+
+
+def test_models_are_remembered_when_nobody_serves_them(rig: Rig) -> None:
+    rig.worker("w", cards=(card("a"), card("b"))).bye()
+    (status,) = rig.say(StatusQuery(rid="s"))
+    assert isinstance(status, StatusReply)
+    assert [(m.card.name, m.workers) for m in status.models] == [("a", 0), ("b", 0)]
