@@ -24,6 +24,8 @@ ICONS = {
 }
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("event", "level", "time", "process")
+_FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
+_NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
 
 def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
@@ -86,9 +88,10 @@ def _console(_: WrappedLogger, __: str, event: EventDict) -> str:
     icon = ICONS.get(level) or ICONS.get(name) or "  "
     clock = str(event.pop("time"))[11:19]
     process, traceback = event.pop("process"), event.pop("traceback", "")
-    if "job" in event:
-        event.pop("job_id", None)
-    fields = " ".join(f"{key}={_plain(value)}" for key, value in event.items())
+    if "device" not in event and "worker_id" in event:
+        event["device"] = event["worker_id"]
+    shown = {key: event[key] for key in (*_FIRST_SHOWN, *event) if key in event and key not in _NOT_SHOWN}
+    fields = " ".join(f"{key}={_plain(value)}" for key, value in shown.items() if value != "")
     line = f"{clock} {icon} {process:<10} {name:<18} {fields}".rstrip()
     return f"{line}\n{traceback}" if traceback else line
 
