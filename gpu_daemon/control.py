@@ -12,7 +12,6 @@ import os
 import socket
 import sys
 import uuid
-from collections import deque
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -24,7 +23,7 @@ from common import log
 from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
 from common.errors import GenServeError, ProtocolError
-from common.messages import DeviceInfo, ErrorReply, Heartbeat, Message, Register, WorkerProgress
+from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.settings import GpuDaemonSettings, Loaded, LogSettings
@@ -49,6 +48,7 @@ from gpu_daemon.events import (
     ToEngine,
     ToRouter,
 )
+from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
 from gpu_daemon.supervisor import Supervisor
 
@@ -56,7 +56,6 @@ FROM_ENGINE = Direction("from an engine", ENGINE_TO_CONTROL)
 TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the loop
 MESSAGES_A_TURN_MAX = 256  # from one socket, before the others get their turn
 LAST_WORDS_MS = 2000  # for what is still to be sent when leaving
-LOSSY = (Heartbeat, WorkerProgress)  # the next one says it better
 ERROR_CHARS_MAX = 500
 
 
@@ -126,7 +125,7 @@ class Control:
         self._context: zmq.Context[Socket] = zmq.Context()
         self._router = dealer_socket(self._context, settings.router_endpoint)
         self._engine: Socket | None = None
-        self._unsent: deque[Sequence[Buffer]] = deque()  # bounded by the credit we give
+        self._outbox = Outbox(self._send_to_router)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._drain_asked = False
         self._stopping = False
@@ -174,7 +173,7 @@ class Control:
             self._drain_asked = False
             self._handle(DrainAsked())
         if self._router in awake:
-            self._flush()
+            self._outbox.flush()
             self._read_router()
         self._read_engine()
         self._reap()
@@ -183,7 +182,7 @@ class Control:
     def _wait(self) -> set[object]:
         poller = zmq.Poller()
         poller.register(self._wake, zmq.POLLIN)
-        poller.register(self._router, zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN)
+        poller.register(self._router, zmq.POLLIN | zmq.POLLOUT if self._outbox else zmq.POLLIN)
         if self._engine is not None:
             poller.register(self._engine, zmq.POLLIN)
         if self._supervisor.pidfd >= 0:
@@ -204,7 +203,7 @@ class Control:
     def _carry_out(self, command: Command) -> None:
         match command:
             case ToRouter():
-                self._to_router(command)
+                self._outbox.say(command.message, command.payload)
             case ToEngine():
                 self._to_engine(command.message)
             case Log():
@@ -219,24 +218,11 @@ class Control:
 
     # --- the router ----------------------------------------------------------------------------
 
-    def _to_router(self, command: ToRouter) -> None:
-        frames = encode(command.message, command.payload)
-        if isinstance(command.message, Register):
-            self._unsent.clear()  # all of it is void: ends are listed in this and repeated after the WELCOME
-        elif self._unsent and isinstance(command.message, LOSSY):
-            return
-        self._unsent.append(frames)
-        if not self._flush() and isinstance(command.message, LOSSY):
-            self._unsent.pop()
-
-    def _flush(self) -> bool:
-        """Send what waits, in order, as far as the socket takes it; is all of it sent?"""
-        while self._unsent:
-            try:
-                self._router.send_multipart(self._unsent[0], zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return False
-            self._unsent.popleft()
+    def _send_to_router(self, frames: Sequence[Buffer]) -> bool:
+        try:
+            self._router.send_multipart(frames, zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
         return True
 
     def _read_router(self) -> None:
@@ -250,7 +236,7 @@ class Control:
             except ProtocolError as error:
                 self._log.warning("router.malformed", message=error.message[:ERROR_CHARS_MAX])
                 if frames[1:2] != [ErrorReply.NAME]:  # an ERROR is never answered
-                    self._to_router(ToRouter(ErrorReply(code=error.code, message=error.message[:ERROR_CHARS_MAX])))
+                    self._outbox.say(ErrorReply(code=error.code, message=error.message[:ERROR_CHARS_MAX]))
             else:
                 self._handle(RouterSaid(message))
 

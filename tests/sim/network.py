@@ -143,7 +143,7 @@ class Dealer:
         self._receive = receive
         self.connection: Connection | None = None
         self.closed = False
-        self.on_connect: Callable[[], None] = lambda: None
+        self.on_connect: Callable[[], object] = lambda: None
         network.dealers.append(self)
         self._reconnect()
 

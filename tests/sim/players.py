@@ -4,7 +4,7 @@ The network and the clock are network.py's. Every message passes the real codec 
 """
 
 import hashlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from common.codec import FROM_CLIENT, FROM_WORKER, TO_CLIENT, TO_WORKER, Buffer, encode, part_sizes, split_payload
@@ -28,7 +28,6 @@ from common.messages import (
     Timings,
     Token,
     Watch,
-    WorkerProgress,
 )
 from common.models import ModelCard
 from common.settings import GpuDaemonSettings, RouterSettings
@@ -48,6 +47,7 @@ from gpu_daemon.events import (
     ToEngine,
     ToRouter,
 )
+from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
 from router import commands as ask
 from router import events as seen
@@ -177,7 +177,7 @@ def _of(record: Record, job_id: str) -> bool:
 
 
 class DaemonNode:
-    """A real session, the sending rules of its control loop, and an engine that is played."""
+    """A real session with its real outbox, and an engine that is played."""
 
     def __init__(self, clock: Clock, network: Network, name: str, step_s: float, **settings: float) -> None:
         self.clock, self.network, self.name, self.step_s = clock, network, name, step_s
@@ -197,9 +197,9 @@ class DaemonNode:
             worker_id=name, boot_id=f"{name}-{self.lives}", nonce="", host="h", device=device, models=(card,)
         )
         self.session = Session(introduction, self.settings)
-        self.unsent: deque[list[Buffer]] = deque()
         self.dealer = Dealer(self.network, "worker", self._heard)
-        self.dealer.on_connect = self._flush
+        self.outbox = Outbox(self.dealer.send)
+        self.dealer.on_connect = self.outbox.flush
         self.engine_life = 0
         self.drawing: tuple[Token, Callable[[], None]] | None = None
         self.stop_asked: Token | None = None
@@ -235,7 +235,7 @@ class DaemonNode:
     def _carry_out(self, command: Command) -> None:
         match command:
             case ToRouter():
-                self._to_router(command)
+                self.outbox.say(command.message, command.payload)
             case ToEngine():
                 self._to_engine(command.message)
             case KillEngine():
@@ -246,23 +246,6 @@ class DaemonNode:
                 self.left = True
                 self.lives += 1
                 self.clock.after(0.5, self.dealer.close)
-
-    def _to_router(self, command: ToRouter) -> None:
-        """As control.py sends: in order; a REGISTER voids what waits, what is lossy never waits."""
-        frames = [bytes(frame) for frame in encode(command.message, command.payload)]
-        lossy = isinstance(command.message, Heartbeat | WorkerProgress)
-        if isinstance(command.message, Register):
-            self.unsent.clear()
-        elif self.unsent and lossy:
-            return
-        self.unsent.append(list(frames))
-        self._flush()
-        if self.unsent and lossy:
-            self.unsent.pop()
-
-    def _flush(self) -> None:
-        while self.unsent and self.dealer.send(self.unsent[0]):
-            self.unsent.popleft()
 
     def _heard(self, frames: Frames) -> None:
         if not self.left:

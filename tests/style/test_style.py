@@ -47,6 +47,7 @@ PURE = (
     "gpu_daemon/engine_messages.py",
     "gpu_daemon/events.py",
     "gpu_daemon/hand.py",
+    "gpu_daemon/outbox.py",
     "gpu_daemon/session.py",
     "gpu_daemon/work.py",
     "gateway/dialects/*.py",
