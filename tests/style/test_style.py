@@ -29,21 +29,7 @@ PURE = (
     "common/codec.py",
     "common/errors.py",
     "common/models.py",
-    "router/admission.py",
-    "router/broker.py",
-    "router/commands.py",
-    "router/events.py",
-    "router/fleet.py",
-    "router/jobs.py",
-    "router/keys.py",
-    "router/plan.py",
-    "router/retry.py",
-    "router/records.py",
-    "router/scheduler.py",
-    "router/speeds.py",
-    "router/state.py",
-    "router/views.py",
-    "router/watches.py",
+    "router/*.py",
     "gpu_daemon/engine_messages.py",
     "gpu_daemon/events.py",
     "gpu_daemon/hand.py",
@@ -52,6 +38,7 @@ PURE = (
     "gpu_daemon/work.py",
     "gateway/dialects/*.py",
 )
+ACTING = {"router/app.py", "router/loop.py", "router/journal.py", "router/memory_journal.py"}  # carry decisions out
 IMPURE = {"zmq", "asyncio", "threading", "time", "random", "os", "torch", "aiohttp", "socket", "subprocess"}
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
 ENGINE = "gpu_daemon/engine/"
@@ -123,7 +110,8 @@ def test_pure_rooms_import_nothing_that_acts(pattern: str) -> None:
     paths = sorted(ROOT.glob(pattern))
     assert paths, f"{pattern} names no file: mend the list"
     for path in paths:
-        assert not {top(module) for module in imports_of(path)} & IMPURE, name_of(path)
+        if name_of(path) not in ACTING:
+            assert not {top(module) for module in imports_of(path)} & IMPURE, name_of(path)
 
 
 @ids("path", SOURCES, ids=name_of)
