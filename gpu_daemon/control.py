@@ -57,6 +57,8 @@ TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the lo
 MESSAGES_A_TURN_MAX = 256  # from one socket, before the others get their turn
 LAST_WORDS_MS = 2000  # for what is still to be sent when leaving
 ERROR_CHARS_MAX = 500
+_DONTWAIT = int(zmq.DONTWAIT)  # as plain integers: combining flags is slow, and done for each message
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 
 
 def run(loaded: Loaded[GpuDaemonSettings]) -> int:
@@ -127,6 +129,8 @@ class Control:
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._watched: tuple[object, ...] = ()  # what the poller was made for
+        self._poller = zmq.Poller()
         self._drain_asked = False
         self._stopping = False
         self._last_words_ms = 0
@@ -180,14 +184,16 @@ class Control:
         self._handle(Tick())
 
     def _wait(self) -> set[object]:
-        poller = zmq.Poller()
-        poller.register(self._wake, zmq.POLLIN)
-        poller.register(self._router, zmq.POLLIN | zmq.POLLOUT if self._outbox else zmq.POLLIN)
-        if self._engine is not None:
-            poller.register(self._engine, zmq.POLLIN)
-        if self._supervisor.pidfd >= 0:
-            poller.register(self._supervisor.pidfd, zmq.POLLIN)
-        return {who for who, _ in poller.poll(TICK_MS)}
+        watched = (self._router, bool(self._outbox), self._engine, self._supervisor.pidfd)
+        if watched != self._watched:
+            self._watched, self._poller = watched, zmq.Poller()
+            self._poller.register(self._wake, _POLLIN)
+            self._poller.register(self._router, _POLLIN | _POLLOUT if self._outbox else _POLLIN)
+            if self._engine is not None:
+                self._poller.register(self._engine, _POLLIN)
+            if self._supervisor.pidfd >= 0:
+                self._poller.register(self._supervisor.pidfd, _POLLIN)
+        return {who for who, _ in self._poller.poll(TICK_MS)}
 
     def _handle(self, event: Event) -> None:
         try:
@@ -220,7 +226,7 @@ class Control:
 
     def _send_to_router(self, frames: Sequence[Buffer]) -> bool:
         try:
-            self._router.send_multipart(frames, zmq.DONTWAIT, copy=False)
+            self._router.send_multipart(frames, _DONTWAIT, copy=False)
         except zmq.Again:
             return False
         return True
@@ -228,7 +234,7 @@ class Control:
     def _read_router(self) -> None:
         for _ in range(MESSAGES_A_TURN_MAX):
             try:
-                frames = self._router.recv_multipart(zmq.DONTWAIT)
+                frames = self._router.recv_multipart(_DONTWAIT)
             except zmq.Again:
                 return
             try:
@@ -264,7 +270,7 @@ class Control:
         if self._engine is None:
             return
         try:
-            self._engine.send_multipart(encode(message), zmq.DONTWAIT)
+            self._engine.send_multipart(encode(message), _DONTWAIT)
         except zmq.Again:  # it takes nothing any more: it is dying, and that will be noticed
             self._log.warning("engine.deaf", said=message.NAME.decode())
 
@@ -273,7 +279,7 @@ class Control:
             if self._engine is None:
                 return
             try:
-                frames = [frame.buffer for frame in self._engine.recv_multipart(zmq.DONTWAIT, copy=False)]
+                frames = [frame.buffer for frame in self._engine.recv_multipart(_DONTWAIT, copy=False)]
             except zmq.Again:
                 return
             self._supervisor.connected()
