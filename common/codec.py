@@ -59,7 +59,7 @@ class Direction:
         decoder = self._decoders.get(bytes(frames[1][:32]))
         if decoder is None:
             known = ", ".join(sorted(name.decode() for name in self._decoders))
-            raise ProtocolError(f"no message {_show(frames[1])} {self.name}; there are {known}")
+            raise ProtocolError(f"no message {_show(frames[1])} {self.name}; there are {known}", rid=_rid_of(frames[2]))
         if len(frames[2]) > HEADER_BYTES_MAX:
             raise ProtocolError(f"the header has {len(frames[2])} bytes; at most {HEADER_BYTES_MAX} are allowed")
         message = _decode(decoder, frames[2])
@@ -115,6 +115,8 @@ def _decode(decoder: msgspec.msgpack.Decoder[Message], header: Buffer) -> Messag
 
 def _rid_of(header: Buffer) -> str:
     """The request's name, where at least that could be read."""
+    if len(header) > HEADER_BYTES_MAX:
+        return ""
     try:
         return _rid_decoder.decode(header).rid
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -136,7 +138,8 @@ def _check_payload(message: Message, payload: Sequence[Buffer]) -> None:
     if len(payload) != len(declared) or any(len(part) != size for part, size in zip(payload, declared, strict=True)):
         raise ProtocolError(
             f"{message.NAME.decode()} declares payload parts of {list(declared)} bytes "
-            f"but carries {[len(part) for part in payload[:PARTS_MAX]]}"
+            f"but carries {[len(part) for part in payload[:PARTS_MAX]]}",
+            rid=getattr(message, "rid", ""),
         )
 
 

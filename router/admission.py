@@ -18,6 +18,7 @@ from router.scheduler import Scheduler
 NEGATIVE_PROMPT_CFG_SCALE = 4.0  # where a negative prompt comes without a true_cfg_scale
 RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_UNKNOWN_S = 5.0  # where no speed is known
+RETRY_AFTER_MAX_S = 120.0  # clients do not heed more
 
 
 def choose_model(wanted: str, default: str, cards: Mapping[str, ModelCard], fleet: Fleet) -> ModelCard:
@@ -124,6 +125,7 @@ class Room:
         self._jobs = jobs
         self._settings = settings
         self.needing: Counter[str] = Counter()
+        self._promised_now: dict[str, float] = {}  # when whoever was refused last, by model, was told to come back
 
     def count(self, model: str, change: int) -> None:
         """One job more (1) or less (-1) needs a GPU."""
@@ -139,18 +141,32 @@ class Room:
         )
         over += model not in self.needing and not self._fleet.places(model)
         if over > self._settings.global_queue_size:
+            gpus = self._fleet.places(model)
             raise GenServeError(
                 "queue_full",
-                f"{sum(self.needing.values())} jobs are running or waiting, and "
-                f"{self._settings.global_queue_size} beyond the GPUs' own queues is the limit",
+                f"every place in the queue is taken: {sum(self.needing.values())} jobs run or wait "
+                f"({self._settings.gpu_queue_size} may wait for each of {gpus} GPUs that serve {model}, "
+                f"and {self._settings.global_queue_size} behind them)",
                 retry_after_s=self._retry_after_s(model, now),
             )
 
     def _retry_after_s(self, model: str, now: float) -> float:
-        """Seconds until the first of this model's GPUs ends what it does, and so frees a place."""
-        times = [self._busy_s(worker, now) for worker in self._fleet.serving(model)]
-        known = [time for time in times if time is not None]
-        return max(RETRY_AFTER_MIN_S, float(math.ceil(min(known)))) if known else RETRY_AFTER_UNKNOWN_S
+        """Seconds until a place is likely to be free for this caller: behind those who were refused before it."""
+        serving = self._fleet.serving(model)
+        left_s = [left for worker in serving if (left := self._busy_s(worker, now)) is not None]
+        if not left_s:
+            return RETRY_AFTER_UNKNOWN_S
+        turn_now = max(now + min(left_s), self._promised_now.get(model, 0.0) + self._between_ends_s(serving))
+        wait_s = min(turn_now - now, RETRY_AFTER_MAX_S)
+        self._promised_now[model] = now + wait_s
+        return max(RETRY_AFTER_MIN_S, float(math.ceil(wait_s)))
+
+    def _between_ends_s(self, serving: Iterable[Worker]) -> float:
+        """Seconds from one job's end to the next one's, as these GPUs go now; 0 where no speed is known."""
+        held = ((worker, self._jobs[job_id]) for worker in serving for job_id in list(worker.hand)[:1])
+        times = [worker.service.speeds.job_s(job.order) for worker, job in held]
+        pace = sum(1 / time for time in times if time)
+        return 1 / pace if pace else 0.0
 
     def _busy_s(self, worker: Worker, now: float) -> float | None:
         held: Iterable[Job] = (self._jobs[job_id] for job_id in worker.hand)

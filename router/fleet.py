@@ -130,9 +130,9 @@ class Fleet:
         if silent_s < self._settings.suspect_after_s:
             raise GenServeError(
                 "device_unavailable",
-                f"worker_id {known.worker_id!r} belongs to another daemon, heard {silent_s:.1f} s ago; stop that one "
-                "or give this one a gpu_daemon.worker_id of its own (a restarted daemon is taken when the old one "
-                f"has been silent for {self._settings.suspect_after_s:g} s)",
+                f"worker_id {known.worker_id!r} was heard {silent_s:.1f} s ago under another start; a restarted daemon "
+                f"takes it over once that one has been silent for {self._settings.suspect_after_s:g} s, by itself. "
+                "Where both really run, stop one or give it a gpu_daemon.worker_id of its own",
             )
 
     def _worker(self, message: Register, peer: Peer, now: float) -> Worker:

@@ -127,7 +127,7 @@ class Scheduler:
         if not idle:
             return min(fitting, key=lambda pair: (pair[0], pair[1].service.share))[1]
         able = [worker for worker in idle if worker.worker_id != job.avoid] or idle
-        times = [worker.service.speeds.job_s(job.order) for worker in able]
+        times = [worker.service.speeds.compared_s(job.order) for worker in able]
         known = [time for time in times if time is not None]
         if known:
             bound = max(min(known) * SPEED_TIE_RATIO, min(known) + SPEED_TIE_S)

@@ -10,6 +10,7 @@ from common.messages import JobOrder, Timings
 
 NEWEST_WEIGHT = 0.3
 SPEEDS_PER_WORKER_MAX = 64
+JOBS_TO_COMPARE = 3  # drawn at one size before its speed is held against another GPU's: the first are often slow
 
 
 @dataclass(slots=True)
@@ -19,6 +20,7 @@ class Speed:
     pass_s: float | None = None  # one pass of one step
     head_s: float | None = None  # before the first step
     tail_s: float | None = None  # after the last step
+    jobs: int = 0  # drawn
 
 
 class Speeds:
@@ -37,6 +39,7 @@ class Speeds:
     def learn_whole(self, order: JobOrder, timings: Timings) -> None:
         """The whole job took so long."""
         speed = self._speed(order)
+        speed.jobs += 1
         speed.head_s = _blend(speed.head_s, timings.encode_s)
         speed.tail_s = _blend(speed.tail_s, timings.decode_s + timings.save_s)
         if speed.pass_s is None and timings.denoise_s > 0:
@@ -48,6 +51,11 @@ class Speeds:
         if speed is None or speed.pass_s is None:
             return None
         return (speed.head_s or 0.0) + order.steps * speed.pass_s * _passes(order) + (speed.tail_s or 0.0)
+
+    def compared_s(self, order: JobOrder) -> float | None:
+        """`job_s`, where it rests on enough jobs to choose a GPU by."""
+        speed = self._known.get(_key(order))
+        return self.job_s(order) if speed is not None and speed.jobs >= JOBS_TO_COMPARE else None
 
     def remaining_s(self, order: JobOrder, step: int, since_s: float) -> float | None:
         """How long a running job still takes, `since_s` seconds after its step number `step` was done."""

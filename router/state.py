@@ -24,6 +24,7 @@ from router.views import job_view
 from router.watches import Watches
 
 PLAN_AGE_MAX_S = 0.25  # an outlook this old still answers a client
+EXACT_PLAN_JOBS_MAX = 256  # in a longer queue a new job's outlook may wait for the next plan
 
 
 @dataclass(slots=True)
@@ -125,6 +126,8 @@ class RouterState:
         """Seconds to the job's end; None where that is unknown, 0 where it has ended."""
         if job.state is JobState.QUEUED:
             place = self.plan().places.get(job.job_id)
+            if place is None and len(self.queue) <= EXACT_PLAN_JOBS_MAX:  # it came after that plan was made
+                place = self.plan(exact=True).places.get(job.job_id)
             return None if place is None else place.eta_s
         if job.ended or job.state is JobState.STORING:
             return 0.0

@@ -5,6 +5,7 @@ Pure. Only reads; every number is counted where it arises, never made up here.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from common.messages import (
@@ -100,7 +101,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
 def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply:
     """One page of workers, all models, the counts."""
     plan = state.plan(exact=True)
-    everyone = list(state.fleet.workers.values())
+    everyone = sorted(state.fleet.workers.values(), key=_by_name)
     return StatusReply(
         rid=rid,
         workers=tuple(
@@ -120,6 +121,11 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
         stats=_stats(state, plan),
         limits=_limits(state),
     )
+
+
+def _by_name(worker: Worker) -> list[tuple[int, str]]:
+    """As people sort: cuda:2 before cuda:10."""
+    return [(int(part or 0), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", worker.worker_id)]
 
 
 def _stats(state: RouterState, plan: Plan) -> RouterStats:

@@ -141,3 +141,11 @@ def test_repeated_keys_are_refused_from_clients() -> None:
     with pytest.raises(ProtocolError, match="twice"):
         FROM_CLIENT.decode([b"GS1", b"PING", b"\x82\xa3rid\xa1r\xa3rid\xa1r"])
     assert FROM_CLIENT.decode(encode(Ping(rid="r"))) == Ping(rid="r")
+
+
+def test_the_request_is_named_wherever_its_name_could_be_read() -> None:
+    header = msgpack.packb({"rid": "r7"})
+    for frames in ([b"GS1", b"PING", header, b"extra"], [b"GS1", b"NOPE", header]):
+        with pytest.raises(ProtocolError) as caught:
+            FROM_CLIENT.decode(frames)
+        assert caught.value.rid == "r7"

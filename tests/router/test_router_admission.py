@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from common.messages import Accepted, JobSpec, Rejected
+from router.admission import RETRY_AFTER_MAX_S
 from tests.router.rig import FakeWorker, Rig, card
 
 
@@ -183,6 +184,10 @@ def test_retry_after_is_when_the_running_job_will_have_ended(make_rig: Callable[
     answer = _answer(rig)
     assert isinstance(answer, Rejected)
     assert answer.retry_after_s == 24.0
+    answers = [_answer(rig) for _ in range(3)]  # whoever is refused later is told to come back later
+    assert [a.retry_after_s for a in answers if isinstance(a, Rejected)] == [54.0, 84.0, 114.0]
+    assert isinstance(last := _answer(rig), Rejected)
+    assert last.retry_after_s == RETRY_AFTER_MAX_S
 
 
 def _run(worker: FakeWorker, job_id: str) -> None:

@@ -228,20 +228,20 @@ def test_three_failures_in_a_row_rest_a_gpu_then_one_job_probes_it(make_rig: Cal
 
 
 def test_status_shows_every_daemon_and_its_counters(rig: Rig) -> None:
-    rig.worker("w")
-    idle = rig.worker("v", ready=False)
+    idle = rig.worker("gpu:10", ready=False)
     idle.heartbeat("loading")
+    rig.worker("gpu:2")
     rig.submit()
     (status,) = rig.say(StatusQuery(rid="s"))
     assert isinstance(status, StatusReply)
     assert [(w.worker_id, w.state, w.credit, w.dispatched_total) for w in status.workers] == [
-        ("w", "ready", 1, 1),
-        ("v", "loading", 0, 0),
+        ("gpu:2", "ready", 1, 1),
+        ("gpu:10", "loading", 0, 0),
     ]
     assert status.workers_total == 2
     (rest,) = rig.say(StatusQuery(rid="s", workers_from=1))
     assert isinstance(rest, StatusReply)
-    assert [w.worker_id for w in rest.workers] == ["v"]
+    assert [w.worker_id for w in rest.workers] == ["gpu:10"]
 
 
 def test_a_device_that_is_registered_is_logged(rig: Rig) -> None:

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 
-from common.messages import Dispatch, JobQuery, JobReply, StatusQuery, StatusReply
+from common.messages import Accepted, Dispatch, JobQuery, JobReply, StatusQuery, StatusReply
 from router.commands import ToWorker
 from router.jobs import JobState
+from router.speeds import JOBS_TO_COMPARE
 from tests.router.rig import FakeWorker, Rig, card
 
 
@@ -130,10 +131,12 @@ def test_a_newcomer_does_not_get_everything(rig: Rig) -> None:
 
 def test_a_clearly_faster_gpu_is_preferred_and_a_slightly_faster_one_is_not(rig: Rig) -> None:
     slow = rig.worker("slow")
-    _learn(slow, step_s=2.0)
+    for _ in range(JOBS_TO_COMPARE):
+        _learn(slow, step_s=2.0)
     slow.heartbeat("loading")
     fast = rig.worker("fast")
-    _learn(fast, step_s=0.5)
+    for _ in range(JOBS_TO_COMPARE):
+        _learn(fast, step_s=0.5)
     slow.heartbeat()
     for _ in range(3):
         job = rig.job(rig.submit())
@@ -142,6 +145,32 @@ def test_a_clearly_faster_gpu_is_preferred_and_a_slightly_faster_one_is_not(rig:
     slow.believed.service.speeds.learn_step(rig.job(rig.submit()).order, 0.0001)  # known otherwise now
     other = rig.submit()
     assert rig.job(other).worker_id == "slow"
+
+
+def test_one_slow_first_job_does_not_keep_work_away(rig: Rig) -> None:
+    workers = {name: rig.worker(name) for name in ("a", "b")}
+    shares = dict.fromkeys(workers, 0)
+    for number in range(20):  # one at a time; the first one ever is slow, as first ones are
+        job = rig.job(rig.submit())
+        shares[job.worker_id] += 1
+        worker = workers[job.worker_id]
+        worker.started(job.token)
+        worker.progress(job.token, 1, step_s=5.0 if number == 0 else 0.1)
+        worker.done(job.token)
+        rig.stored()
+        worker.grant()
+    assert shares["a"] >= JOBS_TO_COMPARE
+
+
+def test_a_new_job_is_told_its_eta_at_once(rig: Rig) -> None:
+    worker = rig.worker("w")
+    _learn(worker, step_s=1.0)
+    rig.submit()
+    rig.submit()
+    rig.submit()
+    (accepted,) = rig.told(Accepted)
+    assert accepted.job.eta_s is not None
+    assert accepted.job.position == 2
 
 
 def test_a_job_goes_only_where_its_model_is_served(rig: Rig) -> None:
