@@ -5,9 +5,10 @@ Every line has `event` (a stable dotted name), `level`, `time` (UTC) and `proces
 """
 
 import logging
+import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -44,7 +45,7 @@ def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
             _console if readable else structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(sys.stdout))),
         cache_logger_on_first_use=True,
     )
     return get_logger()
@@ -59,6 +60,31 @@ def get_logger() -> FilteringBoundLogger:
 def write(logger: FilteringBoundLogger, level: str, event: str, fields: Mapping[str, Any]) -> None:
     """Write one line that a pure room has decided on."""
     logger.log(_LEVELS[level], event, **fields)
+
+
+class _Output:
+    """A stream until its reader has gone: a process goes on with its work though nobody reads its log any more."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except BrokenPipeError:
+            self._discard()
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Send this and all that follows to nowhere, for every writer of the stream's descriptor."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 class _ProcessName:

@@ -17,6 +17,7 @@ from common.errors import GenServeError
 
 EXIT_OK = 0
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+PARENT_ENDED = signal.SIGUSR1  # from the kernel; it may come several times: see die_with_parent
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -26,30 +27,35 @@ def name_process(title: str) -> None:
 
 
 def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> None:
-    """Call `first` at the first SIGTERM or SIGINT, `again` at every later one. Main thread only."""
+    """Call `first` at the first SIGTERM or SIGINT, `again` at every later one. Main thread only.
+
+    The parent's end counts as a first one; it is nobody's wish to hurry what stops already.
+    """
     seen = False
 
-    def handle(_signal: int, _frame: FrameType | None) -> None:
+    def handle(signal_: int, _frame: FrameType | None) -> None:
         nonlocal seen
-        if seen:
-            again()
-        else:
+        if not seen:
             seen = True
             first()
+        elif signal_ != PARENT_ENDED:
+            again()
 
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    for signal_ in (signal.SIGTERM, signal.SIGINT, PARENT_ENDED):
+        signal.signal(signal_, handle)
 
 
-def die_with_parent(parent_pid: int, signal_: signal.Signals) -> None:
-    """From now on the kernel sends this process `signal_` when its parent ends (Linux; elsewhere nothing happens).
+def die_with_parent(parent_pid: int) -> None:
+    """From now on the kernel sends this process PARENT_ENDED when its parent ends (Linux; elsewhere nothing happens).
 
     `parent_pid` is the parent that started it: where that one has ended already, this process ends here.
+    When a parent with several threads is killed, the kernel hands its children from each dying thread to one
+    that still lives, and signals them each time: hence a signal of its own, which is counted once.
     """
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(signal_), 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, int(PARENT_ENDED), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
         raise SystemExit(EXIT_OK)

@@ -10,13 +10,13 @@ GENSERVE_<SECTION>_<KEY>; three older names go on working, see OLDER_NAMES.
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from common.errors import SettingsError
 
@@ -34,7 +34,8 @@ def _of(description: str, **bounds: Any) -> Meta:
 
 
 _positive_s = {"gt": 0, "le": 1e7}
-Endpoint = Annotated[str, Meta(pattern=r"^tcp://[^\s/]+:\d{1,5}$")]
+_PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"  # ZeroMQ would take 65536 for 0
+Endpoint = Annotated[str, Meta(pattern=rf"^tcp://[^\s/]+:{_PORT}$", examples=["tcp://127.0.0.1:12412"])]
 
 
 class Section(Struct, frozen=True, kw_only=True):
@@ -89,7 +90,12 @@ class GpuDaemonSettings(Section, frozen=True, kw_only=True):
     SECTION = "gpu_daemon"
     router_endpoint: Annotated[Endpoint, _of("the router's worker endpoint")] = "tcp://127.0.0.1:12413"
     device: Annotated[
-        str, _of("cuda:N, cpu or cpu:N; empty: cuda:0, or cpu without a GPU", pattern=r"^(cuda:\d+|cpu(:\d+)?)?$")
+        str,
+        _of(
+            "cuda:N, cpu or cpu:N; empty: cuda:0, or cpu without a GPU",
+            pattern=r"^(cuda:\d+|cpu(:\d+)?)?$",
+            examples=["cuda:0", "cpu", "cpu:1"],
+        ),
     ] = ""
     worker_id: Annotated[str, _of("this daemon's name in the fleet; empty: host/device", max_length=128)] = ""
     engine: Annotated[Literal["flux", "noop"], _of("noop draws flat colours: measures the service itself")] = "flux"
@@ -120,21 +126,29 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     host: Annotated[str, _of("address that HTTP listens on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _of("port that HTTP listens on; 0: any free one", ge=0, le=65535)] = 12411
     router_endpoint: Annotated[Endpoint, _of("the router's client endpoint")] = "tcp://127.0.0.1:12412"
-    model_aliases: Annotated[dict[str, str], _of("names that mean another model; '' is the default model")] = (
-        msgspec.field(
-            default_factory=lambda: {
-                "gpt-image-1": "",
-                "gpt-image-1-mini": "",
-                "gpt-image-1.5": "",
-                "dall-e-2": "",
-                "dall-e-3": "",
-            }
-        )
+    model_aliases: Annotated[
+        dict[str, str],
+        _of("names that mean another model; '' is the default model", examples=['{"dall-e-3": "flux1-dev"}']),
+    ] = msgspec.field(
+        default_factory=lambda: {
+            "gpt-image-1": "",
+            "gpt-image-1-mini": "",
+            "gpt-image-1.5": "",
+            "dall-e-2": "",
+            "dall-e-3": "",
+        }
     )
     embedded_model_aliases: Annotated[
-        tuple[str, ...], _of("names that mean the default model while only the embedded model is served")
+        tuple[str, ...],
+        _of("names that mean the default model while only the embedded model is served", examples=['["flux1-dev"]']),
     ] = ("flux1-dev",)
     body_bytes_max: Annotated[int, _of("bytes of a request body", ge=1024, le=2**30)] = 1_048_576
+    connections_max: Annotated[int, _of("connections open at one time", ge=1, le=1_000_000)] = 512
+    head_timeout_s: Annotated[
+        float, _of("seconds a connection has for the head of its next request, idle time included", **_positive_s)
+    ] = 75.0
+    body_timeout_s: Annotated[float, _of("seconds a request's body may take to arrive", **_positive_s)] = 30.0
+    send_timeout_s: Annotated[float, _of("seconds a client may take to read its answer", **_positive_s)] = 60.0
     wait_s: Annotated[float, _of("seconds a synchronous request waits for its pictures", **_positive_s)] = 3600.0
     router_timeout_s: Annotated[float, _of("seconds the router may take to answer", **_positive_s)] = 10.0
     drain_s: Annotated[float, _of("seconds open requests may take to finish when stopping", ge=0, le=1e6)] = 60.0
@@ -253,8 +267,43 @@ def _convert(value: Any, type_: Any, source: str, name: str) -> Any:
         if text and value.lstrip()[:1] in ("{", "["):
             return msgspec.json.decode(value, type=type_)
         return msgspec.convert(value, type_, strict=not text)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise SettingsError(f"{name} = {value!r} (from {source}) is not right: {error}") from None
+    except (msgspec.ValidationError, msgspec.DecodeError):
+        raise SettingsError(f"{name} = {value!r} (from {source}) is not right: say {_right(type_)}") from None
+
+
+def _right(type_: Any) -> str:
+    """What a value of a declared type looks like, in words."""
+    kind = inspect.type_info(type_)
+    examples: list[str] = []
+    if isinstance(kind, inspect.Metadata):
+        examples = (kind.extra_json_schema or {}).get("examples", [])
+        kind = kind.type
+    if examples:
+        return f"something like {_either(examples)}"
+    match kind:
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.LiteralType():
+            return _either(kind.values)
+        case inspect.IntType():
+            return f"a whole number {_range(kind)}"
+        case inspect.FloatType():
+            return f"a number {_range(kind)}"
+        case inspect.StrType():
+            bounds = {"or more": kind.min_length, "or fewer": kind.max_length}
+            said = [f" of {length} {words} characters" for words, length in bounds.items() if length]
+            return f"a text{' and'.join(said)}"
+    raise TypeError(f"a setting of a kind that nobody can explain: {kind}")
+
+
+def _range(kind: inspect.IntType | inspect.FloatType) -> str:
+    least = f"above {kind.gt:.10g}" if kind.gt is not None else f"from {kind.ge:.10g}"
+    return f"{least} to {kind.le:.10g}"
+
+
+def _either(choices: Sequence[Any]) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _known(section: str, key: str, where: str) -> None:

@@ -1,8 +1,8 @@
 """The gateway process: HTTP on loopback in front, the link to the router behind.
 
-Here are the start, the listening and the stop; what is answered is in routes/. Stopping: no new connections,
-open requests may finish within `drain_s`, then they are cut and their jobs cancelled; last the link closes. A
-second signal cuts at once.
+Here are the start, the listening and the stop; what is answered is in routes/. Stopping: no new connections;
+requests whose body has not arrived are refused; the others may finish within `drain_s`, then they are cut and
+their jobs cancelled; last the link closes. A second signal cuts at once.
 """
 
 import asyncio
@@ -25,13 +25,12 @@ from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.settings import GatewaySettings, Loaded
 from common.sockets import is_loopback
 from gateway import routes
+from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
-from gateway.dialects.errors import HttpError
 from gateway.link import RouterLink
-from gateway.middleware import error_response, every_request
+from gateway.middleware import every_request
 
 LISTEN_BACKLOG = 1024
-KEEPALIVE_S = 75.0
 CUT_S = 0.1  # that aiohttp gives a request it cuts
 
 
@@ -79,16 +78,9 @@ class Server:
         """Connect to the router and listen."""
         self._link.open()
         await self._runner.setup()
-        manager, loop = self._runner.server, asyncio.get_running_loop()
-        assert manager is not None
-        quiet = logging.getLogger("genserve.access")  # the middleware writes the line of each request
-        quiet.disabled = True
-        self._http = await loop.create_server(
-            partial(
-                _Connection, manager, loop=loop, access_log=quiet, keepalive_timeout=KEEPALIVE_S, auto_decompress=False
-            ),
-            sock=self._listener,
-            backlog=LISTEN_BACKLOG,
+        assert self._runner.server is not None
+        self._http = await asyncio.get_running_loop().create_server(
+            protocol_factory(self._runner.server, self._gateway.settings), sock=self._listener, backlog=LISTEN_BACKLOG
         )
 
     def cut(self) -> None:
@@ -98,6 +90,8 @@ class Server:
     async def stop(self) -> None:
         """Listen no more; let open requests finish within `drain_s` or until `cut()`; then cut them and the link."""
         self._http.close()
+        self._gateway.stop()
+        self._link.drain()
         assert self._runner.server is not None
         self._runner.server.pre_shutdown()  # connections between two requests end now
         finished = asyncio.ensure_future(self._runner.server.shutdown(None))
@@ -108,25 +102,6 @@ class Server:
         await asyncio.gather(finished, cutting, return_exceptions=True)
         await self._runner.cleanup()
         await self._link.close()  # cancels the jobs of those that were cut
-
-
-class _Connection(web.RequestHandler):
-    """A connection whose malformed HTTP, too, is answered with the one error body."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what never became a request."""
-        get_logger().info("http.malformed", peer=request.remote, status=status, error=type(exc).__name__)
-        response = error_response(HttpError(status, f"this is not HTTP/1.1 as it should be: {message}"), "")
-        response.force_close()
-        return response
 
 
 async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:

@@ -1,5 +1,6 @@
 """What every route of the gateway shares, and the one way it writes JSON. Knows no dialect's fields."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from gateway.link import RouterLink
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
 STATUS_PAGES_MAX = 1000
+CHARSETS = frozenset({"utf-8", "utf8"})
 CLIENT_LABEL_CHARS_MAX = 128
 
 _encoder = msgspec.json.Encoder()
@@ -34,6 +36,34 @@ class Gateway:
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0
+        self.stopping = False
+        self._arriving: set[asyncio.Timeout] = set()  # one for each body that is being read
+
+    def stop(self) -> None:
+        """Wait for no body any more: a request that is still arriving has no job yet."""
+        self.stopping = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._arriving:
+            limit.reschedule(now)
+
+    async def body(self, request: web.Request) -> bytes:
+        """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""
+        limit_s = self.settings.body_timeout_s
+        try:
+            async with asyncio.timeout(0 if self.stopping else limit_s) as limit:  # 0: what is here already
+                self._arriving.add(limit)
+                try:
+                    return await request.read()
+                finally:
+                    self._arriving.discard(limit)
+        except TimeoutError:
+            if self.stopping:
+                raise GenServeError("unavailable", "the gateway is stopping and the body had not arrived") from None
+            raise HttpError(
+                408,
+                f"the body did not arrive within {limit_s:g} s (gateway.body_timeout_s)",
+                next_step="send the whole body at once",
+            ) from None
 
     async def status(self, *, timeout_s: float | None = None) -> StatusReply:
         """The router's STATUS, all pages of workers in one. Raises GenServeError unavailable."""
@@ -75,7 +105,10 @@ def reply(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 async def read_json_body(request: web.Request) -> bytes:
-    """The body. Raises HttpError 415 unless it is said to be plain JSON; aiohttp raises 413 where it is too long."""
+    """The body. Raises HttpError 415 unless it is said to be plain JSON, and what Gateway.body raises.
+
+    aiohttp raises 413 where it is too long.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":  # a body is short anyway, and one that unpacks to gigabytes is no risk then
         raise HttpError(415, f"the body must not be compressed ({encoding[:40]})", param="Content-Encoding")
@@ -84,7 +117,9 @@ async def read_json_body(request: web.Request) -> bytes:
         raise HttpError(
             415, f"the body must be JSON: send Content-Type: application/json, not {kind}", param="Content-Type"
         )
-    return await request.read()
+    if request.charset is not None and request.charset.lower() not in CHARSETS:
+        raise HttpError(415, f"the body must be JSON in UTF-8, not in {request.charset[:40]}", param="Content-Type")
+    return await request.app[GATEWAY].body(request)
 
 
 def client_label(request: web.Request) -> str:

@@ -42,6 +42,7 @@ from gateway.submission import Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
+WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answer_timeout_s`
 CANCEL_REPEATS_MAX = 12  # one every WATCH_INTERVAL_S
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
 WAITING_MAX = 4096  # questions, and jobs followed, at one time
@@ -68,6 +69,7 @@ class RouterLink:
         self._cancelling: dict[str, int] = {}  # job id -> repeats left
         self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
         self._heard_at = monotonic_s()
+        self._silence_s_max = ROUTER_SILENCE_S_MAX
         self._closed = False
 
     def open(self) -> None:
@@ -78,6 +80,11 @@ class RouterLink:
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._on_ready)
         self._ticker = self._loop.create_task(self._tick())
+
+    def drain(self) -> None:
+        """The gateway is stopping: a router that is silent is no longer given time to come back."""
+        self._silence_s_max = max(self.answer_timeout_s, WATCHES_MISSED_MAX * WATCH_INTERVAL_S)
+        self._check_silence()
 
     async def close(self) -> None:
         """Cancel the jobs that are still followed, fail whatever else waits, and drop the connection."""
@@ -184,10 +191,7 @@ class RouterLink:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            if self._submitted and monotonic_s() - self._heard_at > ROUTER_SILENCE_S_MAX:
-                self._log.error("router.silent", endpoint=self.endpoint, jobs=len(self._submitted))
-                for submission in self._submitted.values():
-                    settle(submission.ended, self.unavailable())
+            self._check_silence()
             for submission in self._submitted.values():
                 if submission.job_id:
                     self._send(Watch(rid=f"w{submission.job_id}", job_id=submission.job_id))
@@ -200,6 +204,12 @@ class RouterLink:
                 else:
                     self._cancelling[job_id] = repeats_left - 1
                     self._send(CancelJob(rid=f"c{job_id}", job_id=job_id))
+
+    def _check_silence(self) -> None:
+        if self._submitted and monotonic_s() - self._heard_at > self._silence_s_max:
+            self._log.error("router.silent", endpoint=self.endpoint, jobs=len(self._submitted))
+            for submission in self._submitted.values():
+                settle(submission.ended, self.unavailable())
 
     # --- receiving -------------------------------------------------------------------------------
 

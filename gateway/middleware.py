@@ -9,6 +9,7 @@ import itertools
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -56,9 +57,20 @@ async def every_request(request: web.Request, handler: Handler) -> web.StreamRes
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
         response = error_response(crash, request.path)
         fields = _failure_fields(crash)
+    if request.app[GATEWAY].stopping or response.status == HTTPStatus.REQUEST_TIMEOUT:
+        response.force_close()
     response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
+    return response
+
+
+def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
+    """The answer and the line of a request that aiohttp refuses before it passes here."""
+    refusal, request_id = _refusal_of(error, request), f"{_boot}-{next(_numbers)}"
+    response = error_response(refusal, request.path)
+    response.headers["X-Request-Id"] = request_id
+    _log_line(request, response.status, {"request_id": request_id, **_failure_fields(refusal)})
     return response
 
 
@@ -93,8 +105,8 @@ def _is_loopback_host(host: str) -> bool:
 
 
 def _refusal_of(error: web.HTTPException, request: web.Request) -> HttpError:
-    path = request.path[:SHOWN_PATH_CHARS_MAX]
-    next_step = ""
+    path = (request.path or request.raw_path)[:SHOWN_PATH_CHARS_MAX]  # CONNECT names a host, and no path
+    param, next_step = None, ""
     match error:
         case web.HTTPRequestEntityTooLarge():
             message = f"the body is too long: {error.text}"
@@ -102,9 +114,11 @@ def _refusal_of(error: web.HTTPException, request: web.Request) -> HttpError:
             message = f"{path} does not take {request.method}, only {', '.join(sorted(error.allowed_methods))}"
         case web.HTTPNotFound():
             message, next_step = f"there is no {path}", "GET / lists what there is"
+        case web.HTTPExpectationFailed():
+            param, message = "Expect", f"Expect: {request.headers['Expect'][:40]} is not understood, only 100-continue"
         case _:
             message = error.text or error.reason
-    return HttpError(error.status, message, next_step=next_step)
+    return HttpError(error.status, message, param=param, next_step=next_step)
 
 
 def _failure_fields(error: GenServeError) -> dict[str, object]:

@@ -4,17 +4,18 @@ Each command imports what it needs when it runs, so that --help is quick and onl
 """
 
 import os
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from common.errors import GenServeError
 from common.process import die_with_parent, exit_config, explain
 from common.settings import (
+    Endpoint,
     GatewaySettings,
     GpuDaemonSettings,
     Loaded,
@@ -267,8 +268,15 @@ def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_
 
 
 def _client_endpoint(flag_: str | None) -> str:
-    """Where the router of this machine's settings listens to clients."""
-    gateway_ = load_settings(GatewaySettings, env=os.environ, flags={"router_endpoint": flag_})
+    """Where the router of `--router`, else of this machine's settings, listens to clients."""
+    if flag_ is not None:
+        try:
+            return msgspec.convert(flag_, Endpoint)
+        except msgspec.ValidationError:
+            raise typer.BadParameter(
+                f"{flag_!r} is not tcp://HOST:PORT, e.g. tcp://127.0.0.1:12412", param_hint="--router"
+            ) from None
+    gateway_ = load_settings(GatewaySettings, env=os.environ)
     if gateway_.sources["gateway.router_endpoint"] != "default":
         return gateway_.settings.router_endpoint
     return load_settings(RouterSettings, env=os.environ).settings.client_endpoint
@@ -276,7 +284,7 @@ def _client_endpoint(flag_: str | None) -> str:
 
 def _follow_parent(pid: int | None) -> None:
     if pid is not None:
-        die_with_parent(pid, signal.SIGTERM)
+        die_with_parent(pid)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The processes of `genserve up`: started, read, restarted when they die, stopped in order.
 
 Each child is the leader of its own session, so that Ctrl-C on the terminal reaches only the parent, which
-then stops the children in the right order; the kernel ends them should the parent be killed (--parent-pid).
+then stops the children in the right order; the kernel tells them should the parent be killed (--parent-pid).
 Knows processes and pipes; not what the parts are for.
 """
 
@@ -34,7 +34,14 @@ class Exit:
     name: str
     status: int  # as subprocess gives it: negative is a signal
     restart_in_s: float | None
-    tail: tuple[str, ...]  # its last lines, where they were not shown
+    tail: tuple[str, ...]  # its last lines
+    unseen: tuple[str, ...]  # those of them that were not shown
+
+    @property
+    def reason(self) -> tuple[str, ...]:
+        """Why it cannot start, as it said last; see common.process.exit_config."""
+        at = max((at for at, line in enumerate(self.tail) if line.startswith("genserve: ")), default=0)
+        return self.tail[at:]
 
     def __str__(self) -> str:
         if self.status < 0:
@@ -49,6 +56,7 @@ class Child:
         self.part = part
         self.process: subprocess.Popen[bytes] | None = None
         self.tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self.unseen: deque[str] = deque(maxlen=TAIL_LINES)
         self._started_at = 0.0
         self._restart_at: float | None = 0.0
         self._delay_s = RESTART_FIRST_S
@@ -58,16 +66,15 @@ class Child:
         """Is there a process, and has it not ended?"""
         return self.process is not None and self.process.poll() is None
 
-    def start_if_due(self, now: float, *, piped: bool) -> bool:
-        """Start the process where its time has come; was it started?"""
+    def start_if_due(self, now: float, *, all_piped: bool) -> bool:
+        """Start the process where its time has come; was it started? Only its stderr is piped, or all it says."""
         if self.process is not None or self._restart_at is None or now < self._restart_at:
             return False
-        output = subprocess.PIPE if piped else None
         self.process = subprocess.Popen(  # noqa: S603  # our own interpreter with our own arguments
             command_line(self.part, os.getpid()),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT if piped else None,
+            stdout=subprocess.PIPE if all_piped else None,
+            stderr=subprocess.STDOUT if all_piped else subprocess.PIPE,
             start_new_session=True,
         )
         self._started_at = now
@@ -83,7 +90,7 @@ class Child:
         delay_s = None if status == EXIT_CONFIG else self._delay_s
         self._restart_at = None if delay_s is None else now + delay_s
         self._delay_s = min(self._delay_s * 2, RESTART_MAX_S)
-        return Exit(self.part.name, status, delay_s, tuple(self.tail))
+        return Exit(self.part.name, status, delay_s, tuple(self.tail), tuple(self.unseen))
 
     def signal(self, signal_: signal.Signals) -> None:
         """Signal the process if it still lives."""
@@ -92,25 +99,30 @@ class Child:
 
 
 class Children:
-    """All parts together. `on_line` gets each line that a piped child writes, once lines are not held any more."""
+    """All parts together. `on_line` gets each line that they write to stderr.
 
-    def __init__(self, parts: Sequence[Part], *, piped: bool, on_line: Callable[[str], None]) -> None:
+    `held`: it gets what they write to stdout as well, but nothing before `release_lines`.
+    """
+
+    def __init__(self, parts: Sequence[Part], *, held: bool, on_line: Callable[[str], None]) -> None:
         self._children = [Child(part) for part in parts]
-        self._piped = piped
+        self._all_piped = held
         self._on_line = on_line
-        self._held = True
+        self._held = held
         self._selector = selectors.DefaultSelector()
         self._partial: dict[int, bytes] = {}
 
     def release_lines(self) -> None:
         """Show lines from here on; before, only the last ones of a child that dies are told."""
         self._held = False
+        for child in self._children:
+            child.unseen.clear()
 
     def tend(self) -> list[Exit]:
         """Start what is due, pass lines on for a moment, tell who ended."""
         now = monotonic_s()
         for child in self._children:
-            if child.start_if_due(now, piped=self._piped):
+            if child.start_if_due(now, all_piped=self._all_piped):
                 self._follow(child)
         self._read(POLL_S)
         if not all(child.alive for child in self._children):
@@ -157,9 +169,12 @@ class Children:
 
     def _follow(self, child: Child) -> None:
         child.tail.clear()
-        if child.process is not None and child.process.stdout is not None:
-            os.set_blocking(child.process.stdout.fileno(), False)
-            self._selector.register(child.process.stdout, selectors.EVENT_READ, child)
+        child.unseen.clear()
+        assert child.process is not None
+        pipe = child.process.stdout or child.process.stderr
+        assert pipe is not None
+        os.set_blocking(pipe.fileno(), False)
+        self._selector.register(pipe, selectors.EVENT_READ, child)
 
     def _read(self, timeout_s: float) -> None:
         """Pass on what the pipes hold; sleeps where there are none."""
@@ -172,8 +187,9 @@ class Children:
             self._partial[key.fd] = rest[-READ_BYTES:]
             for line in lines:
                 text = line.decode("utf-8", "replace")
+                key.data.tail.append(text)
                 if self._held:
-                    key.data.tail.append(text)
+                    key.data.unseen.append(text)
                 else:
                     self._on_line(text)
 

@@ -20,15 +20,17 @@ SEED = 1
 NAME = "first-picture.png"
 ROUTE = "/v1/images/generations"
 HEALTH_TIMEOUT_S = 0.5
+TRY_AGAIN = "mend what that names, or read the logs; the line at Draw tries again"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The picture's absolute path and facts, or what went wrong."""
+    """The picture's absolute path and facts, or what went wrong and what to do now."""
 
     path: str = ""
     facts: str = ""
     error: str = ""
+    next_step: str = ""
 
 
 class FirstPicture:
@@ -53,7 +55,7 @@ class FirstPicture:
         try:
             self.outcome = self._draw()
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            self.outcome = Outcome(error=f"{type(error).__name__}: {error}")
+            self.outcome = Outcome(error=f"{type(error).__name__}: {error}", next_step=TRY_AGAIN)
 
     def _draw(self) -> Outcome:
         body = json.dumps({"prompt": PROMPT, "seed": SEED})
@@ -61,7 +63,7 @@ class FirstPicture:
         response = self._connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
         if response.status != http.client.OK:
-            return Outcome(error=str(answer["error"]["message"]))
+            return Outcome(error=answer["error"]["message"], next_step=answer["error"]["what_to_do"])
         drawn = answer["data"][0]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, base64.b64decode(drawn["b64_json"]))

@@ -108,6 +108,8 @@ class ReadyNews:
     url: str
     picture: str  # path of the first picture; '' where none was drawn
     picture_facts: str
+    picture_failed: str  # why it could not be drawn and what to do; '' where it was, or was not wanted
+    warning: str  # what a person should mend though everything runs; '' for nothing
     generate: str  # a command to try
     curl: str
     status: str
@@ -117,12 +119,15 @@ class ReadyNews:
 
 def show_ready(console: Console, news: ReadyNews) -> None:
     """Say where the service is and what to try. What is to be copied is never broken into lines."""
-    title = f"GenServe is ready ({news.took_s:.1f} s)"
+    stands, style = ("serves, but its first picture failed", "red") if news.picture_failed else ("is ready", "green")
+    title = f"GenServe {stands} ({news.took_s:.1f} s)"
     prose_width = console.width - NAME_WIDTH - 4 if console.is_terminal else 10_000
     rows = [
         ("Open", news.url),
         ("First picture", news.picture),
         *_wrapped("", news.picture_facts, prose_width),
+        *_wrapped("First picture", news.picture_failed, prose_width),
+        *_wrapped("Warning", news.warning, prose_width),
         ("Draw", news.generate),
         ("", news.curl),
         ("Look", news.status),
@@ -131,14 +136,14 @@ def show_ready(console: Console, news: ReadyNews) -> None:
     ]
     if console.is_terminal:
         console.print()
-        console.print(Rule(f"[bold green]{title}[/]", style="green", align="left"))
+        console.print(Rule(f"[bold {style}]{title}[/]", style=style, align="left"))
     else:
         console.print(title, highlight=False)
     for name, text in rows:
         if text:
             console.print(f"  [bold]{name:<{NAME_WIDTH}}[/] {escape(text)}", highlight=False, soft_wrap=True)
     if console.is_terminal:
-        console.print(Rule(style="green"))
+        console.print(Rule(style=style))
         console.print()
 
 

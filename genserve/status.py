@@ -3,6 +3,7 @@
 Pure but for `status`: the tables are made from a StatusReply and the time.
 """
 
+import re
 import sys
 
 import msgspec
@@ -35,6 +36,7 @@ def status(endpoint: str, *, as_json: bool) -> int:
 
 def tables(reply: StatusReply, *, now: float, width: int) -> RenderableType:
     """Everything STATUS tells, for a terminal of `width` >= 80 columns. `now`: wall seconds."""
+    reply = msgspec.structs.replace(reply, workers=tuple(sorted(reply.workers, key=_natural_order)))
     troubles = [
         Text(f"  {_name(w, reply)}: {w.detail}", style=STATE_STYLES.get(w.state, ""))
         for w in reply.workers
@@ -145,6 +147,11 @@ def _name(worker: WorkerView, reply: StatusReply) -> str:
     """A device by itself where all are of one host, else with its host."""
     one_host = len({w.host for w in reply.workers}) == 1
     return worker.device.device if one_host else f"{worker.host}/{worker.device.device}"
+
+
+def _natural_order(worker: WorkerView) -> list[str | int]:
+    """By name, and numbers in it as numbers: cuda:2 before cuda:10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", worker.worker_id)]
 
 
 def _job(worker: WorkerView, *, wide: bool) -> RenderableType:

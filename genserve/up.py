@@ -61,12 +61,13 @@ class Up:
         self._console = console
         self._watched = watched  # a person reads both outputs on a terminal: no JSON of our own between
         self._log = configure("up", the_plan.log)
-        self._children = Children(the_plan.parts, piped=watched, on_line=_write_line)
         self._client = Client(the_plan.client_endpoint, answer_timeout_s=ANSWER_TIMEOUT_S)
         folder = Path(the_plan.output_dir)
         self._picture = FirstPicture(the_plan.http_host, the_plan.http_port, folder) if first_picture else None
         names = [part.name for part in the_plan.parts] + ([PICTURE] if first_picture else [])
         self._stages = Stages(names, console)
+        on_line = _write_line if watched else self._stages.tell  # else it is what they say on stderr
+        self._children = Children(the_plan.parts, held=watched, on_line=on_line)
         self._signals = 0
 
     def run(self) -> int:
@@ -79,7 +80,12 @@ class Up:
             self._stages.stop()
             self._children.release_lines()
             self._stop(at_once_after=1 if refused else 2)
-        return EXIT_CONFIG if refused else EXIT_OK
+        if refused is None:
+            return EXIT_OK
+        self._stages.tell(f"{refused.name} could not start:")  # once more, where a person looks: at the end
+        for line in refused.reason:
+            self._stages.tell(line)
+        return EXIT_CONFIG
 
     def _signalled(self) -> None:
         self._signals += 1
@@ -146,11 +152,17 @@ class Up:
     def _ready(self, status: StatusReply) -> None:
         self._stages.stop()
         outcome = self._picture.outcome if self._picture else None
+        warning = default_unserved(status)
+        failed = ""
+        if outcome and outcome.error:
+            failed = f"failed: {outcome.error}; {'see the warning' if warning else outcome.next_step}"
         router = ("--router", self._plan.client_endpoint) if self._plan.http_port != DEFAULT_HTTP_PORT else ()
         news = ReadyNews(
             url=self._plan.http_url,
             picture=outcome.path if outcome else "",
-            picture_facts=(outcome.facts or f"failed: {outcome.error}") if outcome else "",
+            picture_facts=outcome.facts if outcome else "",
+            picture_failed=failed,
+            warning=warning,
             generate=shlex.join([*own_command(), "generate", TRY_PROMPT, "-o", "circle.png", *router]),
             curl=f"curl {self._plan.http_url}{ROUTE} -H 'Content-Type: application/json' "
             f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
@@ -160,6 +172,10 @@ class Up:
         )
         show_ready(self._console, news)
         self._note("info", "up.ready", url=news.url, first_picture=news.picture, elapsed_s=round(news.took_s, 3))
+        if news.picture_failed:
+            self._note("warning", "up.first_picture_failed", message=news.picture_failed)
+        if news.warning:
+            self._note("warning", "up.default_model_unserved", message=news.warning)
 
     # --- serving -------------------------------------------------------------------------------
 
@@ -174,7 +190,7 @@ class Up:
     def _tend(self) -> Exit | None:
         """Keep the parts running for a moment; the one that must not be started again."""
         for exit_ in self._children.tend():
-            for line in exit_.tail:
+            for line in exit_.unseen:
                 self._stages.tell(line)
             if exit_.restart_in_s is None:
                 self._stages.set(exit_.name, "failed", "cannot start")
@@ -213,6 +229,17 @@ class Up:
         """One line for programs, where a person does not watch both outputs."""
         if not self._watched:
             getattr(self._log, level)(event, **fields)
+
+
+def default_unserved(status: StatusReply) -> str:
+    """What to say where no GPU serves the default model once all of them are ready; '' where one does."""
+    served = [model.card.name for model in status.models if model.workers]
+    if status.default_model in served:
+        return ""
+    return (
+        f"no GPU serves the default model, router.default_model = {status.default_model!r}, so requests that name "
+        f"no model fail; set it to one of {', '.join(served)}, or leave it out and start again"
+    )
 
 
 def own_command() -> list[str]:

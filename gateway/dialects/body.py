@@ -4,6 +4,8 @@ Pure. Knows JSON and structs; knows no dialect. `null` means that the field was 
 """
 
 import difflib
+import json
+import math
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
@@ -23,7 +25,8 @@ Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=-10, le=10)]
 
-SHOWN_CHARS_MAX = 40  # of a wrong value, in its error message
+SHOWN_CHARS_MAX = 40  # of a wrong value or name, in its error
+INT_DIGITS_MAX = 40  # far beyond every bound; a longer number is too large, whatever it is
 
 
 class Body(Struct, frozen=True, kw_only=True):
@@ -37,13 +40,13 @@ def read(body: bytes, type_: type[B]) -> B:
     """The body as `type_`.
 
     Raises GenServeError invalid_request for what is not one JSON object, for a field that `type_` does not
-    have, a missing one and a value outside its bounds; `param` names the field.
+    have or that stands there twice, a missing one and a value outside its bounds; `param` names the field.
     """
     fields = _fields(type_)
     given: dict[str, Any] = {}
     for name, value in _read_object(body).items():
         if name not in fields:
-            raise GenServeError("invalid_request", f"{show(name)} is no field here{_near(name, fields)}", param=name)
+            raise _refusal(name, f"{show(name)} is no field here{_near(name, fields)}")
         if value is not None:
             given[name] = _convert(name, value, fields[name].type)
     try:
@@ -62,6 +65,8 @@ def not_blank(name: str, text: str) -> str:
 
 def show(value: object) -> str:
     """A value as an error message quotes it: short, and never a whole prompt."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
     if isinstance(value, str) and len(text) > SHOWN_CHARS_MAX:
         return f"{text[:SHOWN_CHARS_MAX]}…' ({len(value)} characters)"
@@ -70,8 +75,8 @@ def show(value: object) -> str:
 
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        value = _decoder.decode(body.decode())
+    except ValueError as error:  # of JSON, or of UTF-8
         raise GenServeError("invalid_request", f"the body is not valid JSON in UTF-8: {error}") from None
     except RecursionError:
         raise GenServeError("invalid_request", "the body is JSON nested too deeply") from None
@@ -80,17 +85,55 @@ def _read_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        name = next(name for name in names if names.count(name) > 1)
+        raise _refusal(name, f"{show(name)} stands twice in one object; say which is meant")
+    return found
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= INT_DIGITS_MAX else math.inf
+
+
+def _constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+
+
+def _refusal(name: str, message: str) -> GenServeError:
+    """Its `param` is `name`, which may be any text, of any length, half a surrogate pair included."""
+    param = name[:SHOWN_CHARS_MAX].encode(errors="replace").decode()
+    return GenServeError("invalid_request", message, param=param)
+
+
 @lru_cache
 def _fields(type_: type[Body]) -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(type_)}
 
 
 def _convert(name: str, value: Any, type_: Any) -> Any:
+    if isinstance(value, str) and not _is_unicode(value):
+        raise _refusal(name, f"{name} = {show(value)} is not right: it holds one half of a surrogate pair")
+    if isinstance(value, float) and math.isinf(value):
+        raise _refusal(name, f"{name} is not right: the number is too large")
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
         reason = str(error).replace("Expected", "expected").replace("`", "")
-        raise GenServeError("invalid_request", f"{name} = {show(value)} is not right: {reason}", param=name) from None
+        raise _refusal(name, f"{name} = {show(value)} is not right: {reason}") from None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _near(name: str, known: dict[str, msgspec.structs.FieldInfo]) -> str:

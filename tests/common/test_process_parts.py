@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -13,7 +15,7 @@ import zmq
 from common.errors import ERRORS, GenServeError, SettingsError
 from common.log import configure
 from common.notify import notify
-from common.process import EXIT_CONFIG, exit_config
+from common.process import EXIT_CONFIG, PARENT_ENDED, exit_config, on_stop_signals
 from common.settings import LogSettings
 from common.sockets import dealer_socket, is_loopback, router_socket
 
@@ -68,6 +70,41 @@ def test_a_start_that_cannot_be_says_so_in_words(capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().err
     assert "gateway.port = 70000" in said
     assert "correct the setting" in said
+
+
+def test_the_end_of_the_parent_is_one_wish_however_often_it_is_signalled() -> None:
+    signals = (signal.SIGTERM, signal.SIGINT, PARENT_ENDED)
+    before = {signal_: signal.getsignal(signal_) for signal_ in signals}
+    calls: list[str] = []
+    try:
+        on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"))
+        for _ in range(3):
+            signal.raise_signal(PARENT_ENDED)
+        assert calls == ["first"]
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert calls == ["first", "again", "again"]
+    finally:
+        for signal_, handler in before.items():
+            signal.signal(signal_, handler)
+
+
+def test_a_process_whose_log_nobody_reads_any_more_goes_on() -> None:
+    program = (
+        "import sys; from common.log import configure; from common.settings import LogSettings\n"
+        "logger = configure('router', LogSettings())\n"
+        "sys.stdin.read(1)\n"
+        "for _ in range(3): logger.info('router.listening')\n"
+        "sys.stderr.write('went on')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, said = process.communicate(b"x", timeout=30)
+    assert (process.returncode, said) == (0, b"went on")
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

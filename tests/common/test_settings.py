@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import SettingsError
-from common.settings import GatewaySettings, GpuDaemonSettings, RouterSettings, UpSettings, load_settings
+from common.settings import SECTIONS, GatewaySettings, GpuDaemonSettings, RouterSettings, UpSettings, load_settings
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -60,16 +60,21 @@ def test_tables_come_as_json() -> None:
     ("env", "said"),
     [
         ({"GENSERVE_ROUTER_GPU_QEUE_SIZE": "5"}, "did you mean GENSERVE_ROUTER_GPU_QUEUE_SIZE"),
-        ({"GENSERVE_ROUTER_GPU_QUEUE_SIZE": "five"}, "router.gpu_queue_size = 'five'"),
-        ({"GENSERVE_ROUTER_GPU_QUEUE_SIZE": "-1"}, ">= 0"),
+        ({"GENSERVE_ROUTER_GPU_QUEUE_SIZE": "five"}, "router.gpu_queue_size = 'five' (from GENSERVE"),
+        ({"GENSERVE_ROUTER_GPU_QUEUE_SIZE": "-1"}, "say a whole number from 0 to 10000"),
         ({"GENSERVE_ROUTER_SUSPECT_AFTER_S": "0.5"}, "heartbeat_interval_s < suspect_after_s"),
-        ({"GENSERVE_ROUTER_DEAD_AFTER_S": "nan"}, "router.dead_after_s"),
-        ({"GENSERVE_LOG_LEVEL": "loud"}, "log.level"),
-        ({"GENSERVE_GPU_DAEMON_DEVICE": "gpu0"}, "gpu_daemon.device"),
-        ({"GENSERVE_GATEWAY_PORT": "65536"}, "gateway.port"),
-        ({"GENSERVE_ROUTER_CLIENT_ENDPOINT": "udp://x:1"}, "router.client_endpoint"),
-        ({"SAVE_TEST_IMAGES": "perhaps"}, "SAVE_TEST_IMAGES"),
-        ({"GENSERVE_GATEWAY_MODEL_ALIASES": "{"}, "gateway.model_aliases"),
+        ({"GENSERVE_ROUTER_DEAD_AFTER_S": "nan"}, "say a number above 0 to 10000000"),
+        ({"GENSERVE_LOG_LEVEL": "loud"}, "say debug, error, info or warning"),
+        ({"GENSERVE_GPU_DAEMON_DEVICE": "gpu0"}, "say something like cuda:0, cpu or cpu:1"),
+        ({"GENSERVE_GATEWAY_PORT": "65536"}, "say a whole number from 0 to 65535"),
+        ({"GENSERVE_ROUTER_CLIENT_ENDPOINT": "udp://x:1"}, "say something like tcp://127.0.0.1:12412"),
+        ({"GENSERVE_ROUTER_CLIENT_ENDPOINT": "tcp://127.0.0.1:65536"}, "router.client_endpoint"),
+        ({"SAVE_TEST_IMAGES": "perhaps"}, "gpu_daemon.save_images = 'perhaps' (from SAVE_TEST_IMAGES)"),
+        ({"SAVE_TEST_IMAGES": "perhaps"}, "say true or false"),
+        ({"GENSERVE_GPU_DAEMON_OFFLOAD": "maybe"}, "say auto, off or on"),
+        ({"GENSERVE_GPU_DAEMON_WORKER_ID": "x" * 129}, "say a text of 128 or fewer characters"),
+        ({"GENSERVE_GATEWAY_HOST": ""}, "say a text of 1 or more characters"),
+        ({"GENSERVE_GATEWAY_MODEL_ALIASES": "{"}, 'say something like {"dall-e-3": "flux1-dev"}'),
         ({"GENSERVE_CONFIG": "/nowhere/genserve.toml"}, "cannot be read"),
     ],
 )
@@ -77,6 +82,18 @@ def test_a_bad_setting_of_any_section_stops_the_start(env: dict[str, str], said:
     with pytest.raises(SettingsError) as caught:
         load_settings(RouterSettings, env=env)
     assert said in caught.value.message
+
+
+EVERY_KEY = [(name, key) for name, section in SECTIONS.items() for key in section.__struct_fields__]
+
+
+@pytest.mark.parametrize(("section", "key"), EVERY_KEY, ids=".".join)
+def test_every_setting_can_say_what_would_be_right(section: str, key: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{section}\.{key} = .* is not right: say .*[^ ]$") as caught:
+        load_settings(SECTIONS[section], env={}, flags={key: object()})
+    words = caught.value.message.partition("say ")[2]
+    assert "^" not in words
+    assert "None" not in words
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,17 @@ class Door:
         """(status, JSON, headers)."""
         async with self.client.post(self.url + path, json=body, **more) as answer:
             return answer.status, await answer.json(), answer.headers
+
+    @asynccontextmanager
+    async def raw(self, data: bytes = b"") -> AsyncIterator[asyncio.StreamReader]:
+        """A connection of its own that has sent `data`, to read from."""
+        host, port = self.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(data)
+        yield reader
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from structlog.testing import capture_logs
@@ -48,20 +49,39 @@ async def test_a_page_of_the_same_origin_may_post(door: Door) -> None:
     "bytes_sent",
     [b"nonsense\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000 + b"\r\n\r\n",
      b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-     BROKEN_CHUNK],
-    ids=["no-http", "version", "long-header", "negative-length", "broken-chunk"],
+     b"GET / HTTP/1.1\r\nHo st: localhost\r\n\r\n", BROKEN_CHUNK],
+    ids=["no-http", "version", "long-header", "negative-length", "bad-header", "broken-chunk"],
 )  # fmt: skip
 async def test_malformed_http_gets_the_one_body(door: Door, bytes_sent: bytes) -> None:
-    host, port = door.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(bytes_sent)
-    answer = await asyncio.wait_for(reader.read(), 10)
-    writer.close()
-    await writer.wait_closed()
+    async with door.raw(bytes_sent) as reader:
+        answer = await asyncio.wait_for(reader.read(), 10)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.")
     assert b" 400 " in head.split(b"\r\n")[0]
-    assert json.loads(body)["error"]["code"] == "invalid_request"
+    error = json.loads(body)["error"]
+    assert error["code"] == "invalid_request"
+    assert re.search(r": \w.*\w|announce it$", error["message"])
+    assert not set("\n^") & set(error["message"])
+
+
+@pytest.mark.parametrize(
+    ("line", "named"), [(b"CONNECT x:1", "x:1"), (b"OPTIONS *", "*"), (b"GET //x", "//x"), (b"GET /a?b", "/a")]
+)
+async def test_what_is_not_there_is_named(door: Door, line: bytes, named: str) -> None:
+    request = line + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    async with door.raw(request) as reader:
+        answer = await asyncio.wait_for(reader.read(), 10)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] == f"there is no {named}"
+
+
+async def test_expectations(door: Door) -> None:
+    status, body, _ = await door.post(IMAGES, {"prompt": "a fox"}, headers={"Expect": "100-continue"})
+    assert (status, len(body["data"])) == (200, 1)
+    with capture_logs() as lines:
+        status, body, headers = await door.get("/nope", headers={"Expect": "foo"})
+    assert (status, body["error"]["param"]) == (417, "Expect")
+    [line] = [line for line in lines if line["event"] == "http.request"]
+    assert (line["status"], line["request_id"]) == (417, headers["X-Request-Id"])
 
 
 async def test_a_crash_inside_tells_nothing_outside(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.messages import CancelJob, JobSpec, Ping, Pong, Rejected, Submit, Watch
 from gateway import link as link_module
@@ -185,6 +186,38 @@ async def test_a_job_that_another_cancels(router: FakeRouter) -> None:
         with pytest.raises(GenServeError) as raised:
             await drawing
         assert raised.value.code == "cancelled"
+
+
+async def test_while_stopping_a_silent_router_is_not_waited_for(router: FakeRouter) -> None:
+    router.draws = lambda _spec: False
+    async with linked(router, answer_timeout_s=0.6) as link:
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=60))
+        await until(lambda: link._followed, "a job")
+        watches = router.count(Watch)
+        link.drain()
+        await until(lambda: router.count(Watch) > watches + 10, "a router that answers to be waited for")
+        assert not drawing.done()
+        router.stop()
+        with pytest.raises(GenServeError) as raised:
+            await asyncio.wait_for(drawing, 10)
+        assert raised.value.code == "unavailable"
+
+
+async def test_a_router_long_silent_is_given_up_when_stopping_begins(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router.draws = lambda _spec: False
+    router.silent.add(Watch)
+    async with linked(router, answer_timeout_s=0.2) as link:
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=60))
+        await until(lambda: link._followed, "a job")
+        await until(lambda: monotonic_s() - link._heard_at > 0.25, "silence")
+        [submission] = link._submitted.values()
+        assert not submission.ended.done()
+        link.drain()
+        assert submission.ended.done()
+        with pytest.raises(GenServeError, match="does not answer"):
+            await drawing
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """The gateway as a process: its start, its signals, its end."""
 
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psutil
@@ -15,6 +18,9 @@ import pytest
 
 from common.clock import monotonic_s
 from common.process import EXIT_CONFIG, EXIT_OK
+from common.settings import GatewaySettings, Loaded, LogSettings
+from gateway.app import Server, listen
+from tests.gateway.conftest import until
 from tests.gateway.fake_router import FakeRouter
 from tests.gateway.test_gateway_http import BROKEN_CHUNK
 
@@ -61,18 +67,23 @@ def started() -> Iterator[list[Process]]:
         process.popen.communicate()
 
 
-def _ask(url: str, answers: list[int]) -> threading.Thread:
-    def ask() -> None:
-        request = urllib.request.Request(
-            f"{url}/generate", data=b'{"prompt": "a fox"}', headers={"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
-                answers.append(answer.status)
-        except OSError:
-            answers.append(0)
+def _generate_status(url: str) -> int:
+    """The status of an answer to POST /generate, 0 where none comes."""
+    request = urllib.request.Request(
+        f"{url}/generate", data=b'{"prompt": "a fox"}', headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return 0
 
-    thread = threading.Thread(target=ask)
+
+def _ask(url: str, answers: list[int]) -> threading.Thread:
+    thread = threading.Thread(target=lambda: answers.append(_generate_status(url)))
     thread.start()
     return thread
 
@@ -140,6 +151,56 @@ def test_idle_it_stops_at_once(started: list[Process], router: FakeRouter, drain
         began = monotonic_s()
         assert process.ended() == (EXIT_OK, "")
         assert monotonic_s() - began < 10
+
+
+def test_half_requests_and_open_connections_do_not_hold_it(started: list[Process], router: FakeRouter) -> None:
+    """Ten jobs end, and what has no job does not outlive them: idle, half a head, half a body, a refused rest."""
+    router.draws = lambda _spec: False
+    process = Process(router.endpoint, drain_s=600)
+    started.append(process)
+    url = process.event("gateway.listening")["url"]
+    host, port = url.removeprefix("http://").split(":")
+    post = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    halves = [b"", b"POST /gen", post % b"/generate", post % b"/v1/images/generations", post % b"/nope"]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_connection((host, int(port)), timeout=20)) for _ in halves]
+        for each, half in zip(sockets, halves, strict=True):
+            each.sendall(half)
+        assert b" 404 " in sockets[-1].recv(4096)
+        answers: list[int] = []
+        threads = [_ask(url, answers) for _ in range(10)]
+        _until(lambda: len(router.jobs) == 10)
+        process.popen.send_signal(signal.SIGTERM)
+        process.event("gateway.draining")
+        for each in sockets[2:4]:
+            answer = each.recv(4096)
+            assert b" 503 " in answer.split(b"\r\n")[0]
+            assert b"Connection: close" in answer
+            assert b'"code":"unavailable"' in answer
+        for job_id in list(router.jobs):
+            router.finish(job_id)
+        for thread in threads:
+            thread.join(20)
+        began = monotonic_s()
+        assert process.ended() == (EXIT_OK, "")
+        assert monotonic_s() - began < 10
+        assert answers == [200] * 10
+
+
+async def test_stopping_does_not_wait_for_a_router_that_is_gone(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.link.WATCH_INTERVAL_S", 0.05)
+    router.draws = lambda _spec: False
+    settings = GatewaySettings(port=0, router_endpoint=router.endpoint, router_timeout_s=0.5, drain_s=600)
+    with listen("127.0.0.1", 0) as listener:
+        server = Server(Loaded(settings, LogSettings(), {}), listener)
+        await server.start()
+        asking = asyncio.ensure_future(asyncio.to_thread(_generate_status, server.url))
+        await until(lambda: router.jobs, "a job")
+        router.stop()
+        await asyncio.wait_for(server.stop(), 10)
+        assert await asking == 503
 
 
 def test_a_broken_body_leaves_no_traceback_in_the_log(started: list[Process], router: FakeRouter) -> None:

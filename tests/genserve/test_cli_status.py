@@ -102,6 +102,15 @@ def test_hosts_are_named_where_there_are_several() -> None:
     assert "other/cuda:0" in shown(reply(worker(0), worker(0, host="other")), 120)
 
 
+def test_gpus_come_in_the_order_of_their_numbers() -> None:
+    text = shown(reply(*(worker(number) for number in (10, 2, 0))), 80)
+    assert [line.split()[0] for line in text.splitlines() if line.strip().startswith("cuda:")] == [
+        "cuda:0",
+        "cuda:2",
+        "cuda:10",
+    ]
+
+
 def test_no_gpu_says_how_to_start_one() -> None:
     assert "genserve gpu-daemon" in shown(reply(), 80)
 

@@ -1,5 +1,6 @@
 """`genserve up` with real processes and no-op engines: what it says, restarts, refuses, and leaves behind."""
 
+import http.client
 import json
 import os
 import pty
@@ -8,8 +9,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -39,13 +42,20 @@ def own_processes(service: Service) -> list[psutil.Process]:
     return service.processes("genserve")
 
 
-def test_plain_output_tells_where_everything_is(tmp_path: Path) -> None:
-    said, logged = tmp_path / "said", tmp_path / "logged"
-    port = free_ports()
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
+
+
+def until_ready(folder: Path, port: int, **env: str) -> tuple[str, list[dict[str, Any]]]:
+    """What a run until it was ready, stopped by Ctrl-C, said on stderr and logged on stdout."""
+    said, logged = folder / "said", folder / "logged"
     with said.open("wb") as stderr, logged.open("wb") as stdout:
         process = subprocess.Popen(
-            [GENSERVE, "up", *NOOP, "--port", str(port)], cwd=tmp_path, env=clean, stdout=stdout, stderr=stderr
+            [GENSERVE, "up", *NOOP, "--port", str(port)],
+            cwd=folder,
+            env={**clean_environment(), **env},
+            stdout=stdout,
+            stderr=stderr,
         )
     try:
         wait_for("event up.ready", lambda: '"up.ready"' in logged.read_text("utf-8"))
@@ -55,17 +65,35 @@ def test_plain_output_tells_where_everything_is(tmp_path: Path) -> None:
         if process.poll() is None:
             process.kill()
             process.wait()
+    return said.read_text("utf-8"), [json.loads(line) for line in logged.read_text("utf-8").splitlines()]
+
+
+def test_plain_output_tells_where_everything_is(tmp_path: Path) -> None:
+    port = free_ports()
+    text, events = until_ready(tmp_path, port)
     path = tmp_path / "output" / "first-picture.png"
     assert path.read_bytes().startswith(b"\x89PNG")
-    text = said.read_text("utf-8")
     expected = ("GenServe is ready", f"http://127.0.0.1:{port}", str(path), f"--router tcp://127.0.0.1:{port + 1}")
     assert [words for words in (*expected, "status", "Ctrl-C", "draining…") if words not in text] == []
+    assert "Warning" not in text
     assert "\x1b" not in text
     assert text.endswith("stopped\n")
-    events = [json.loads(line) for line in logged.read_text("utf-8").splitlines()]
     (ready,) = [event for event in events if event["event"] == "up.ready"]
     assert (ready["url"], ready["first_picture"]) == (f"http://127.0.0.1:{port}", str(path))
     assert events[-1]["event"] == "up.stopped"
+
+
+def test_a_default_model_that_nobody_serves_is_told_with_what_to_do(tmp_path: Path) -> None:
+    text, events = until_ready(tmp_path, free_ports(), GENSERVE_ROUTER_DEFAULT_MODEL="nope")
+    assert "GenServe is ready" not in text
+    assert "GenServe serves, but its first picture failed" in text
+    assert re.search(
+        r"^  First picture +failed: the default model 'nope' has not been registered yet; .", text, re.MULTILINE
+    )
+    assert re.search(
+        r"^  Warning +no GPU serves .* router\.default_model = 'nope', .* set it to one of noop", text, re.MULTILINE
+    )
+    assert {"up.first_picture_failed", "up.default_model_unserved"} <= {event["event"] for event in events}
 
 
 @pytest.mark.parametrize("part", ["genserve router", "genserve gpu-daemon", "genserve gateway"])
@@ -92,6 +120,11 @@ def test_a_part_that_a_person_must_mend_stops_everything(tmp_path: Path) -> None
         text = service.log_text()
         assert "no-such-folder" in text
         assert "cpu cannot start until what it says above is mended" in text
+        lines = text.splitlines()
+        last_words = lines[lines.index("cpu could not start:") + 1 :]
+        assert last_words[0].startswith("genserve: the model folder ")
+        assert last_words[-1].startswith("  -> ")
+        assert "up.stopped" not in "".join(last_words)
         assert "Traceback" not in text
         assert service.events("part.died") == []
 
@@ -132,6 +165,26 @@ def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:
         wait_for("the end of all parts", lambda: all_gone(processes), STOP_WITHIN_S)
 
 
+def test_an_up_that_is_killed_leaves_the_running_job_its_chance(tmp_path: Path) -> None:
+    env = {"GENSERVE_GPU_DAEMON_NOOP_STEP_S": "0.5"}
+    with started(tmp_path, *NOOP, env=env) as service:
+        service.wait_ready()
+        processes = own_processes(service)
+        with ThreadPoolExecutor(1) as pool:
+            body = {"prompt": "x", "num_inference_steps": 4}
+            answer = pool.submit(service.post, "/v1/images/generations", body)
+            wait_for("a running job", lambda: service.events("job.started"))
+            service.process.kill()
+            service.process.wait()
+            status, drawn, _ = answer.result(STOP_WITHIN_S)
+        assert status == 200, drawn
+        wait_for("the end of all parts", lambda: all_gone(processes), STOP_WITHIN_S)
+        (draining,) = service.events("gateway.draining")
+        assert draining["process"] == "gateway"
+        assert [len(service.events(f"{part}.stopped")) for part in ("gateway", "daemon", "router")] == [1, 1, 1]
+        assert "Traceback" not in service.log_text()
+
+
 def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
     with started(tmp_path, *NOOP) as service:
         service.wait_ready()
@@ -164,13 +217,14 @@ def read_until(leader: int, words: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.decode("utf-8", "replace"))
 
 
-def test_on_a_terminal_the_start_is_quiet_and_the_logs_are_readable(tmp_path: Path) -> None:
+@contextmanager
+def on_a_terminal(folder: Path, port: int, **env: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A run whose outputs are a terminal, and the other side of that."""
     leader, follower = pty.openpty()
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
     process = subprocess.Popen(
-        [GENSERVE, "up", *NOOP, "--port", "0"],
-        cwd=tmp_path,
-        env={**clean, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
+        [GENSERVE, "up", *NOOP, "--port", str(port)],
+        cwd=folder,
+        env={**clean_environment(), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40", **env},
         stdin=follower,
         stdout=follower,
         stderr=follower,
@@ -178,17 +232,38 @@ def test_on_a_terminal_the_start_is_quiet_and_the_logs_are_readable(tmp_path: Pa
     )
     os.close(follower)
     try:
-        start = read_until(leader, "Ctrl-C")
-        process.send_signal(signal.SIGINT)
-        end = read_until(leader, "stopped\r\n\0")  # never said: to the end
-        assert process.wait(STOP_WITHIN_S) == 0
+        yield process, leader
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
         os.close(leader)
+
+
+def test_on_a_terminal_the_start_is_quiet_and_the_logs_are_readable(tmp_path: Path) -> None:
+    with on_a_terminal(tmp_path, 0) as (process, leader):
+        start = read_until(leader, "Ctrl-C")
+        process.send_signal(signal.SIGINT)
+        end = read_until(leader, "stopped\r\n\0")  # never said: to the end
+        assert process.wait(STOP_WITHIN_S) == 0
     assert "✔ router" in start
     assert "router.listening" not in start
     assert re.search(r"\d\d:\d\d:\d\d .*gateway +gateway\.draining", end)
     assert end.rstrip().endswith("stopped")
     assert '"event"' not in start + end
+
+
+def test_on_a_terminal_too_a_killed_up_leaves_the_running_job_its_chance(tmp_path: Path) -> None:
+    port = free_ports()
+    with on_a_terminal(tmp_path, port, GENSERVE_GPU_DAEMON_NOOP_STEP_S="0.5") as (process, leader):
+        read_until(leader, "Ctrl-C")
+        parts = psutil.Process(process.pid).children(recursive=True)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=STOP_WITHIN_S)
+        body = json.dumps({"prompt": "x", "num_inference_steps": 4})
+        connection.request("POST", "/v1/images/generations", body, {"Content-Type": "application/json"})
+        read_until(leader, "job.started")
+        process.kill()  # nobody reads what its parts write any more
+        process.wait()
+        assert connection.getresponse().status == 200
+        connection.close()
+        wait_for("the end of all parts", lambda: all_gone(parts), STOP_WITHIN_S)
