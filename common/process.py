@@ -45,8 +45,8 @@ def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> Non
         signal.signal(signal_, handle)
 
 
-def die_with_parent(parent_pid: int) -> None:
-    """From now on the kernel sends this process PARENT_ENDED when its parent ends (Linux; elsewhere nothing happens).
+def die_with_parent(parent_pid: int, signal_: signal.Signals = PARENT_ENDED) -> None:
+    """From now on the kernel sends this process `signal_` when its parent ends (Linux; elsewhere nothing happens).
 
     `parent_pid` is the parent that started it: where that one has ended already, this process ends here.
     When a parent with several threads is killed, the kernel hands its children from each dying thread to one
@@ -55,7 +55,7 @@ def die_with_parent(parent_pid: int) -> None:
     if not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, int(PARENT_ENDED), 0, 0, 0) != 0:
+    if libc.prctl(_PR_SET_PDEATHSIG, int(signal_), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent_pid:
         raise SystemExit(EXIT_OK)

@@ -8,6 +8,7 @@ import sys
 
 import msgspec
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,7 @@ from common.messages import StatusReply, WorkerView
 from genserve.client import Client
 
 STATE_STYLES = {"ready": "green", "loading": "cyan", "draining": "yellow", "suspect": "yellow", "broken": "bold red"}
-WIDE_COLUMNS = 110
+UNBOUNDED_COLUMNS = 1000  # more than any table takes
 WIDE_BAR, NARROW_BAR = 12, 6  # characters
 MIB_PER_GIB = 1024
 
@@ -42,7 +43,8 @@ def tables(reply: StatusReply, *, now: float, width: int) -> RenderableType:
         for w in reply.workers
         if w.detail and w.state != "ready"
     ]
-    workers: RenderableType = _workers(reply, now, wide=width >= WIDE_COLUMNS)
+    full = _workers(reply, now, wide=True)
+    workers: RenderableType = full if _natural_width(full) <= width else _workers(reply, now, wide=False)
     if not reply.workers:
         workers = Text(" No GPU is registered: start one with `genserve gpu-daemon`", style="yellow")
     parts: list[RenderableType] = [Text(""), workers, *troubles]
@@ -73,6 +75,12 @@ def _workers(reply: StatusReply, now: float, *, wide: bool) -> Table:
             *(_history(worker, now) if wide else ()),
         )
     return table
+
+
+def _natural_width(table: Table) -> int:
+    """Columns that the table takes where nothing is cut."""
+    console = Console(width=UNBOUNDED_COLUMNS)
+    return Measurement.get(console, console.options, table).maximum
 
 
 def _history(worker: WorkerView, now: float) -> tuple[RenderableType, ...]:

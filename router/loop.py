@@ -45,7 +45,6 @@ SEED_BITS = 32
 LEVELS = ("debug", "info", "warning", "error")
 
 _DONTWAIT = int(zmq.DONTWAIT)
-_SNDMORE = int(zmq.SNDMORE)
 _MORE = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
 _POLLIN = int(zmq.POLLIN)
 

@@ -19,7 +19,6 @@ NATIVE_SIDE = 128  # pixels
 SIDE_MULTIPLE = 8  # pixels: the autoencoder's factor 4 times the transformer's 2 x 2 patch
 SHIFT = 3.0  # of the schedule: more steps at high noise, where the layout is decided
 GUIDANCE = 2.5  # default
-FOLDER_BYTES_MAX = 32 * 1024 * 1024
 
 
 def new_vae() -> AutoencoderKL:

@@ -16,7 +16,6 @@ from training.scene import FILLS, PALETTE, SHAPES, Drawing, Scene, drawn
 
 THINGS_MAX = 3
 THING_FIELDS = 8  # shape (-1: none), fill, red, green, blue, x, y, radius (pixels)
-GROUND_FIELDS = 7  # two colours, across (0 or 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,12 @@ _PAGE = """<!doctype html>
 pre{{background:#f3f3f3;padding:1rem;overflow:auto}}</style>
 <h1>GenServe {version}</h1>
 <p>Draws pictures from prompts. A first one:</p>
-<pre>curl -s http://{host}/v1/images/generations -H 'Content-Type: application/json' \\
-  -d '{{"prompt": "a lighthouse at dawn", "seed": 7}}' \\
-  | python3 -c 'import sys,json,base64; d=json.load(sys.stdin); \\
-open("picture.png","wb").write(base64.b64decode(d["data"][0]["b64_json"]))'</pre>
+<pre>curl -s http://{host}/v1/images/generations \\
+  -H 'Content-Type: application/json' \\
+  -d '{{"prompt": "a lighthouse at dawn", "seed": 7}}' | python3 -c '
+import base64, json, sys
+picture = json.load(sys.stdin)["data"][0]["b64_json"]
+open("picture.png", "wb").write(base64.b64decode(picture))'</pre>
 <p>What there is:</p>
 <ul>{routes}</ul>
 </html>

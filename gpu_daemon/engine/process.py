@@ -4,7 +4,6 @@ One thread. It listens between two steps of a drawing and otherwise waits for it
 outlives. It knows nothing of the router, and torch only through its backend.
 """
 
-import ctypes
 import faulthandler
 import os
 import signal
@@ -20,7 +19,7 @@ from common.codec import Buffer, Direction, encode, part_sizes, split_payload
 from common.errors import GenServeError
 from common.log import configure, get_logger
 from common.messages import DeviceInfo, DeviceLoad, Message, Note, Token
-from common.process import name_process
+from common.process import die_with_parent, name_process
 from common.settings import GpuDaemonSettings
 from common.sockets import Socket, pair_connector
 from gpu_daemon.engine.backend import Backend, EngineMustEnd, Painting, Stopped
@@ -46,7 +45,6 @@ TEXT_CHARS_MAX = 4000  # as common/messages has it
 LOAD_INTERVAL_MS = 1000  # between two LOAD while nothing is drawn
 STEP_LOAD_INTERVAL_S = 0.25  # least time between two looks at the memory while something is
 QUIT_WAIT_S = 5.0  # for the daemon's QUIT after BROKEN
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class Engine:
@@ -226,8 +224,7 @@ def make_backend(settings: GpuDaemonSettings, device: DeviceInfo) -> Backend:
 def main(argument: str) -> int:
     """Run an engine as `argument`, an EngineStart in JSON, says; the status to end with."""
     start = msgspec.json.decode(argument, type=EngineStart)
-    if not die_with(start.parent_pid):
-        return 1
+    die_with_parent(start.parent_pid, signal.SIGKILL)
     # Whoever stops the service tells the daemon; what it has to say to its engine comes over the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -242,13 +239,6 @@ def main(argument: str) -> int:
     finally:
         socket.close(linger=0)
         context.term()
-
-
-def die_with(parent_pid: int) -> bool:
-    """Let the kernel end this process with its parent; False where the parent is gone already."""
-    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
-    return os.getppid() == parent_pid
 
 
 def _text(message: str) -> str:

@@ -128,3 +128,12 @@ def test_no_gpu_says_how_to_start_one() -> None:
 )
 def test_durations(value: float, text: str) -> None:
     assert seconds(value) == text
+
+
+@pytest.mark.parametrize("width", range(80, 160, 5))
+def test_no_heading_is_cut_while_a_gpu_works(width: int) -> None:
+    text = shown(reply(worker(0, busy=True, step=57, steps=100, models=("flux-tiny-random",))), width)
+    for heading in ("device", "state", "waiting", "memory", "done"):
+        assert heading in text
+    assert "ready" in text
+    assert "GiB" in text
