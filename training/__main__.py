@@ -37,7 +37,7 @@ def main() -> int:
     _save(pipeline, folder, first)
     run = Run(
         folder, options.seed, first, options.steps, options.batch, options.device, options.workers,
-        pause, finish, options.compile,
+        pause, finish, options.compile, options.compile and options.capture,
     )  # fmt: skip
     trainer = FlowTrainer(pipeline, run, log)
     reached = trainer.train(lambda step: _save(trainer.shipped, folder, step))
@@ -88,6 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from what the folder holds")
     parser.add_argument("--workers", type=int, default=8, help="processes that write captions")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    parser.add_argument("--capture", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     return parser.parse_args()
 
 

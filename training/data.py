@@ -74,10 +74,13 @@ def load_tokenizers(folder: Path) -> tuple[CLIPTokenizer, PreTrainedTokenizerFas
 
 def token_ids(captions: list[str], clip: CLIPTokenizer, t5: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
     """Captions -> ids of CLIP and T5, each (B, 64), cut and padded as FluxPipeline does."""
-    options = {
-        "padding": "max_length", "max_length": PROMPT_TOKENS_MAX, "truncation": True, "return_tensors": "pt",
-    }  # fmt: skip
-    return clip(captions, **options).input_ids, t5(captions, **options).input_ids
+    return _ids(captions, clip), _ids(captions, t5)
+
+
+def _ids(captions: list[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    options = {"padding": "max_length", "max_length": PROMPT_TOKENS_MAX, "truncation": True}
+    ids = tokenizer(captions, return_attention_mask=False, **options).input_ids
+    return torch.from_numpy(np.array(ids, np.int64))  # return_tensors="pt" takes as long as all the rest
 
 
 def stream(

@@ -8,9 +8,10 @@ costs nothing when drawing.
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffusers import FluxPipeline
 from torch import Tensor, nn
 
 from training.data import CaptionedBatch, stream, token_ids
+from training.graphs import StepGraphs
 from training.models import NATIVE_SIDE
 from training.muon import Muon
 from training.progress import Budget, Log
@@ -36,6 +38,7 @@ GUIDED_FROM = 0.7  # share of the run after which half of each batch learns guid
 GUIDANCE_RANGE = (1.0, 5.0)
 GRADIENT_NORM_MAX = 1.0
 WEIGHT_DECAY = 0.01
+NATIVE = (NATIVE_SIDE, NATIVE_SIDE)
 SIGMA_MEAN, SIGMA_SPREAD = 1.0, 1.3  # of sigma's logit: only near pure noise is it the caption that says what to draw
 
 
@@ -80,6 +83,7 @@ class Run:
     pause: Budget
     finish: Budget  # the whole schedule is squeezed to end with it
     compiled: bool
+    captured: bool  # steps at the native size are CUDA graphs
 
 
 class FlowTrainer:
@@ -94,22 +98,28 @@ class FlowTrainer:
         self._average = copy.deepcopy(self._model).requires_grad_(False).eval()
         parts = {name: getattr(self._average, name) for name in ("transformer", "text_encoder", "text_encoder_2")}
         self.shipped = FluxPipeline(**{**pipeline.components, **parts})  # what is drawn with: the running average
-        self._optimizers = _optimizers(self._model)
+        self._followed: tuple[list[Tensor], list[Tensor]] = (
+            list(self._average.parameters()), list(self._model.parameters()),
+        )  # fmt: skip
+        self._rate = torch.zeros((), device=run.device)  # a tensor, so that a captured step sees it change
+        self._optimizers = _optimizers(self._model, self._rate)
         self._chance = torch.Generator(run.device).manual_seed(run.seed * 1_000_003 + run.first)
         self._empty = tuple(ids.to(run.device) for ids in token_ids([""], pipeline.tokenizer, pipeline.tokenizer_2))
         if run.compiled:
             for denoiser in (self._model, self._average):
                 denoiser.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
+                denoiser.text_encoder.compile(dynamic=False)
+                denoiser.text_encoder_2.compile(dynamic=False)
             self._vae.encoder.compile(dynamic=False)
+        self._grids: dict[tuple[int, int], Tensor] = {}
+        self._graphs: StepGraphs | None = None
         self._render = torch.compile(render, dynamic=False) if run.compiled else render
 
     def train(self, keep: Callable[[int], None]) -> int:
         """Returns the step reached. `keep(step)` is called now and then, to save what is shipped."""
         run, step = self._run, self._run.first
         if run.compiled:
-            self._compile_all(
-                next(stream(run.folder, run.seed, run.batch, first=0, last=1, workers=0, native_share=1.0))
-            )
+            self._prepare(next(stream(run.folder, run.seed, run.batch, first=0, last=1, workers=0, native_share=1.0)))
         kept = Budget(KEEP_EVERY_S)
         behind, spent = run.first / run.steps, run.finish.share_used()
         for batch in self._batches():
@@ -118,8 +128,7 @@ class FlowTrainer:
             if progress >= 1 or run.pause.left_s() <= 0:
                 break
             rate = learning_rate(progress, step - run.first)
-            for group in (group for optimizer in self._optimizers for group in optimizer.param_groups):
-                group["lr"] = rate
+            self._rate.fill_(rate)
             loss = self._step(batch, guided=progress >= GUIDED_FROM)
             self._follow(step)
             if step % 100 == 0:
@@ -130,28 +139,46 @@ class FlowTrainer:
                 kept = Budget(KEEP_EVERY_S)
         return step
 
-    def _compile_all(self, batch: CaptionedBatch) -> None:
-        """One step that is not taken, so that no later one stops to compile, or fails at it."""
-        self._step(batch, guided=True, learn=False)
-        self._step(batch, guided=False, learn=False)
+    def _prepare(self, batch: CaptionedBatch) -> None:
+        """Compile and capture both kinds of step, at a learning rate of zero: no later one stops for it, or fails."""
+        inputs = self._inputs(batch)
+        graphs = StepGraphs(inputs, self._chance) if self._run.captured else None
+        for guided in (True, False):
+            if graphs is None:
+                self._learn(NATIVE, guided, inputs)
+            else:
+                graphs.capture(guided, partial(self._learn, NATIVE, guided))
+        self._graphs = graphs
 
     def _batches(self) -> Iterator[CaptionedBatch]:
         run = self._run
         return stream(run.folder, run.seed, run.batch, first=run.first, last=run.steps, workers=run.workers)
 
-    def _step(self, batch: CaptionedBatch, *, guided: bool, learn: bool = True) -> Tensor:
+    def _inputs(self, batch: CaptionedBatch) -> tuple[Tensor, ...]:
         device = self._run.device
-        native = (batch.width, batch.height) == (NATIVE_SIDE, NATIVE_SIDE)
+        return batch.things.to(device), batch.grounds.to(device), batch.clip_ids.to(device), batch.t5_ids.to(device)
+
+    def _step(self, batch: CaptionedBatch, *, guided: bool) -> Tensor:
+        size = (batch.width, batch.height)
+        inputs = (batch.things, batch.grounds, batch.clip_ids, batch.t5_ids)
+        if self._graphs is not None and size == NATIVE and self._graphs.takes(inputs):
+            return self._graphs.replay(guided, inputs)
+        return self._learn(size, guided, self._inputs(batch))
+
+    def _learn(self, size: tuple[int, int], guided: bool, inputs: Sequence[Tensor]) -> Tensor:
+        """One step on (things, grounds, ids of CLIP, ids of T5), which lie on the device; its loss."""
+        things, grounds, *captions = inputs
+        device = self._run.device
         half_precision = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
-        with _eager_unless(native), half_precision:
-            clean = self._latents(batch)
-            ids = self._drop_captions((batch.clip_ids.to(device), batch.t5_ids.to(device)), guided=guided)
+        with _eager_unless(size == NATIVE), half_precision:
+            clean = self._latents(things, grounds, size)
+            ids = self._drop_captions(captions, guided=guided)
             count = len(clean)
             normal = torch.randn(count, device=device, generator=self._chance)
             sigma = torch.sigmoid(SIGMA_MEAN + SIGMA_SPREAD * normal).bfloat16().float()
             noise = torch.randn(clean.shape, device=device, generator=self._chance)
             noisy = torch.lerp(clean, noise, sigma[:, None, None])
-            grid = FluxPipeline._prepare_latent_image_ids(1, batch.height // 8, batch.width // 8, device, torch.float32)
+            grid = self._grid(size)
             scale = torch.ones(count, device=device)
             target = noise - clean
             if guided:
@@ -166,9 +193,18 @@ class FlowTrainer:
         self._model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), GRADIENT_NORM_MAX)
-        for optimizer in self._optimizers if learn else ():
+        for optimizer in self._optimizers:
             optimizer.step()
         return loss.detach()
+
+    def _grid(self, size: tuple[int, int]) -> Tensor:
+        if size not in self._grids:
+            width, height = size
+            device = self._run.device
+            self._grids[size] = FluxPipeline._prepare_latent_image_ids(
+                1, height // 8, width // 8, device, torch.float32
+            )
+        return self._grids[size]
 
     @torch.no_grad()
     def _guidance(
@@ -181,15 +217,15 @@ class FlowTrainer:
         return more
 
     @torch.no_grad()
-    def _latents(self, batch: CaptionedBatch) -> Tensor:
-        device, config = self._run.device, self._vae.config
-        pixels = self._render(batch.things.to(device), batch.grounds.to(device), batch.width, batch.height) * 2 - 1
+    def _latents(self, things: Tensor, grounds: Tensor, size: tuple[int, int]) -> Tensor:
+        config = self._vae.config
+        pixels = self._render(things, grounds, *size) * 2 - 1
         latents = self._vae.encode(pixels).latent_dist.mode().float()
         latents = (latents - config.shift_factor) * config.scaling_factor
         packed: Tensor = FluxPipeline._pack_latents(latents, *latents.shape)
         return packed
 
-    def _drop_captions(self, ids: tuple[Tensor, Tensor], *, guided: bool) -> tuple[Tensor, Tensor]:
+    def _drop_captions(self, ids: Sequence[Tensor], *, guided: bool) -> tuple[Tensor, Tensor]:
         count = len(ids[0])
         drop = torch.rand(count, 1, device=ids[0].device, generator=self._chance) < CAPTION_DROP
         if guided:
@@ -200,18 +236,20 @@ class FlowTrainer:
     @torch.no_grad()
     def _follow(self, step: int) -> None:
         decay = min(EMA_DECAY, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self._average.parameters()), list(self._model.parameters()), 1 - decay)
+        torch._foreach_lerp_(*self._followed, 1 - decay)
 
 
-def _optimizers(model: Denoiser) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Denoiser, rate: Tensor) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside blocks and layers, AdamW for all else."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     inside = [p for name, p in named if p.ndim == 2 and any(part in name for part in ("blocks.", "layers.", "layer."))]
     inner = [p for p in inside if min(p.shape) >= 64]
     others = [p for _, p in named if all(p is not q for q in inner)]
     return [
-        Muon(inner, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY),
-        torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True),
+        Muon(inner, lr=rate, weight_decay=WEIGHT_DECAY),
+        torch.optim.AdamW(
+            others, lr=rate, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True, capturable=rate.is_cuda
+        ),
     ]
 
 

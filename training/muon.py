@@ -16,9 +16,9 @@ UPDATE_RMS = 1.0  # of a change, in learning rates
 
 
 class Muon(torch.optim.Optimizer):
-    """For two-dimensional parameters that all have gradients."""
+    """For two-dimensional parameters that all have gradients. `lr` may be a tensor."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float | Tensor, weight_decay: float) -> None:
         super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay})
         self._momenta: dict[torch.Size, Tensor] = {}
 
@@ -36,8 +36,9 @@ class Muon(torch.optim.Optimizer):
                 momentum = self._momenta.setdefault(shape, torch.zeros_like(gradient))
                 momentum.lerp_(gradient, 1 - MOMENTUM)
                 update = orthogonal(gradient.lerp(momentum, MOMENTUM)) * (UPDATE_RMS * math.sqrt(max(shape)))
+                update = (update * -group["lr"]).to(parameters[0].dtype)
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(parameters, list(update.to(parameters[0].dtype).unbind()), alpha=-group["lr"])
+                torch._foreach_add_(parameters, list(update.unbind()))
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def test_a_run_moves_the_average_keeps_it_and_resumes(shapes_folder: Path, tmp_p
         text_encoder_2=text_encoder_2, tokenizer_2=t5, transformer=models.new_transformer(),
     )  # fmt: skip
     pipeline.vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
-    run = Run(shapes_folder, 1, 0, 4, 2, "cpu", 0, Budget(None), Budget(None), compiled=False)
+    run = Run(shapes_folder, 1, 0, 4, 2, "cpu", 0, Budget(None), Budget(None), compiled=False, captured=False)
     trainer = FlowTrainer(pipeline, run, Log(tmp_path / "training.csv"))
     before = {name: value.clone() for name, value in trainer.shipped.transformer.state_dict().items()}
     assert trainer.train(lambda _step: None) == 4  # the last one with guidance
