@@ -41,6 +41,8 @@ ERRORS: dict[str, ErrorKind] = _kinds(
     ("protocol_error", Fault.CLIENT, False, "compare what was sent with docs/protocol.md"),
     ("cancelled", Fault.CLIENT, False, "submit the job again if you still want it"),
     ("queue_full", Fault.CAPACITY, True, "wait as long as retry_after_s says and send it again"),
+    ("storage_full", Fault.CAPACITY, True, "free disk space at the router, or wait until results have expired"),
+    ("deadline_unreachable", Fault.CAPACITY, False, "allow more time than the message estimates, or leave it out"),
     ("unavailable", Fault.CAPACITY, True, "wait a few seconds and send it again"),
     ("deadline_exceeded", Fault.CAPACITY, True, "send it again when the fleet is less busy"),
     ("job_timeout", Fault.SERVER, False, "ask for fewer steps or a smaller size, or raise gpu_daemon.job_timeout_s"),
@@ -52,6 +54,7 @@ ERRORS: dict[str, ErrorKind] = _kinds(
     ("model_load_failed", Fault.SERVER, False, "mend the model folder as the message says and restart the daemon"),
     ("device_unavailable", Fault.SERVER, False, "name a device that exists and that no other daemon holds"),
     ("invalid_settings", Fault.SERVER, False, "correct the setting that the message names and start again"),
+    ("journal_failed", Fault.SERVER, False, "mend the router's state folder as the message says and start it again"),
     ("address_in_use", Fault.SERVER, False, "stop the process that holds the address or choose another one"),
     ("internal", Fault.SERVER, True, "send it again; report the log line with this code if it happens twice"),
 )

@@ -60,8 +60,24 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     SECTION = "router"
     client_endpoint: Annotated[Endpoint, _of("where clients connect")] = "tcp://127.0.0.1:12412"
     worker_endpoint: Annotated[Endpoint, _of("where GPU daemons connect")] = "tcp://127.0.0.1:12413"
+    state_dir: Annotated[
+        str,
+        _of("folder of the journal and the pictures; empty: $STATE_DIRECTORY, else ~/.local/state/genserve/PORT"),
+    ] = ""
+    journal: Annotated[
+        Literal["sqlite", "memory"], _of("where accepted jobs are kept; memory: a restart forgets them")
+    ] = "sqlite"
+    disk_free_min_mb: Annotated[int, _of("MiB free on state_dir below which new jobs are refused", ge=0, le=10**9)] = (
+        256
+    )
+    journal_reserve_mb: Annotated[
+        int, _of("MiB set aside so that ends and cancels are written even on a full disk", ge=1, le=10_000)
+    ] = 16
     gpu_queue_size: Annotated[int, _of("jobs planned to wait for one GPU", ge=0, le=10_000)] = 5
     global_queue_size: Annotated[int, _of("further jobs that may wait", ge=0, le=1_000_000)] = 50
+    global_queue_reserve: Annotated[
+        int, _of("places beyond these for clients that have less than their equal share", ge=0, le=1_000_000)
+    ] = 10
     default_model: Annotated[str, _of("model of jobs that name none; empty: the first one registered")] = ""
     heartbeat_interval_s: Annotated[float, _of("seconds between heartbeats", **_positive_s)] = 1.0
     suspect_after_s: Annotated[float, _of("silence after which a GPU is sent nothing new", **_positive_s)] = 3.0
@@ -73,6 +89,8 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     result_ttl_s: Annotated[float, _of("seconds an ended job and its picture are kept", **_positive_s)] = 3600.0
     results_mb_max: Annotated[int, _of("MiB of pictures kept; the oldest go first", ge=64, le=10**9)] = 1024
     ended_jobs_max: Annotated[int, _of("ended jobs remembered; the oldest go first", ge=1, le=10**8)] = 20_000
+    dead_letter_ttl_s: Annotated[float, _of("seconds a poison job is kept for a look", **_positive_s)] = 604_800.0
+    dead_letters_max: Annotated[int, _of("poison jobs kept; the oldest go first", ge=1, le=10**6)] = 1000
     key_ttl_s: Annotated[float, _of("seconds an idempotency key is remembered", **_positive_s)] = 86_400.0
     watch_ttl_s: Annotated[float, _of("seconds a WATCH holds without being repeated", **_positive_s)] = 15.0
     watches_per_job_max: Annotated[int, _of("watchers of one job", ge=1, le=10_000)] = 64

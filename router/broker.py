@@ -18,13 +18,14 @@ from router.events import (
     Replayed,
     ResultStored,
     SendFailed,
+    StorageChanged,
     Submitted,
     Tick,
     Unreadable,
     WorkerSaid,
 )
 from router.invariants import check
-from router.jobs import JobState
+from router.jobs import Job, JobState
 from router.lifecycle import Lifecycle
 from router.recovery import replay
 from router.state import RouterState
@@ -56,6 +57,7 @@ class Broker:
             Unreadable: self._unreadable,
             SendFailed: self._send_failed,
             ResultStored: self._workers.result_stored,
+            StorageChanged: self._storage_changed,
             Tick: self._tick,
             DrainAsked: self._drain_asked,
         }
@@ -97,7 +99,7 @@ class Broker:
                 return
             job, worker = picked
             if job.deadline_now <= state.now:
-                self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text())
+                self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
             else:
                 self._lifecycle.dispatch(job, worker)
 
@@ -107,6 +109,8 @@ class Broker:
         bytes_max = settings.results_mb_max * MIB
         while state.ended and (len(state.ended) > settings.ended_jobs_max or state.result_bytes > bytes_max):
             self._lifecycle.forget(next(iter(state.ended.values())))
+        while len(state.dead) > settings.dead_letters_max:
+            self._lifecycle.forget(next(iter(state.dead.values())))
 
     def _submitted(self, event: Submitted) -> None:
         state = self._state
@@ -125,28 +129,23 @@ class Broker:
             state.queue.add(job)
         self._workers.tick()
         self._end_overdue()
-        while state.ended:
-            oldest = next(iter(state.ended.values()))
-            if oldest.ended_now + state.settings.result_ttl_s > state.now:
-                break
-            self._lifecycle.forget(oldest)
+        for kept, ttl_s in ((state.ended, state.settings.result_ttl_s), (state.dead, state.settings.dead_letter_ttl_s)):
+            while kept and next(iter(kept.values())).ended_now + ttl_s <= state.now:
+                self._lifecycle.forget(next(iter(kept.values())))
         self._clients.sweep_keys()
         self._teller.positions()
         self._drain()
         state.touch_all()
 
     def _end_overdue(self) -> None:
-        overdue = []
-        for job in self._state.live.values():  # oldest first: so are their deadlines
-            if job.deadline_now > self._state.now:
-                break
-            if job.state is not JobState.STORING:
-                overdue.append(job)
+        now = self._state.now
+        overdue = [j for j in self._state.live.values() if j.deadline_now <= now and j.state is not JobState.STORING]
         for job in overdue:
-            self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text())
+            self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
 
-    def _deadline_text(self) -> str:
-        return f"it had not ended {self._state.settings.job_deadline_s:g} s after it was accepted"
+    @staticmethod
+    def _deadline_text(job: Job) -> str:
+        return f"it had not ended {job.deadline_at - job.created_at:g} s after it was accepted"
 
     # --- stopping ------------------------------------------------------------------------------
 
@@ -178,8 +177,16 @@ class Broker:
             total = state.totals.protocol_errors
             state.log("warning", "frames.refused", side=event.side, reason=event.reason, total=total)
 
+    def _storage_changed(self, event: StorageChanged) -> None:
+        state = self._state
+        was_full, state.storage_full = bool(state.storage_full), event.detail if event.full else ""
+        if event.full and not was_full:
+            state.log("error", "storage.full", detail=event.detail)
+        elif was_full and not event.full:
+            state.log("info", "storage.free", detail=event.detail)
+
     def _send_failed(self, event: SendFailed) -> None:
         (self._clients if event.side == "client" else self._workers).unreachable(event)
 
     def _replayed(self, event: Replayed) -> None:
-        replay(self._state, self._lifecycle, event.records)
+        replay(self._state, event.records)

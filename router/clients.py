@@ -5,17 +5,23 @@ Pure. The grammar stands in common/messages. Until clients prove who they are, a
 
 from common.errors import GenServeError
 from common.messages import (
+    DEAD_LETTERS_PER_PAGE,
     Accepted,
     CancelJob,
     Cancelled,
+    DeadLettersQuery,
+    DeadLettersReply,
     ErrorReply,
     Fetch,
+    JobOrder,
     JobQuery,
     JobReply,
     Message,
+    Note,
     Ping,
     Pong,
     Rejected,
+    Requeue,
     StatusQuery,
     Submit,
     Watch,
@@ -32,6 +38,7 @@ from router.views import status_reply
 
 OWNER = "local"
 DRAINING_RETRY_AFTER_S = 5.0
+STORAGE_RETRY_AFTER_S = 30.0
 
 
 class Clients:
@@ -45,21 +52,25 @@ class Clients:
     # --- asking for a picture ------------------------------------------------------------------
 
     def submitted(self, event: Submitted) -> None:
-        """SUBMIT: a new job, one that is known by its key, or a refusal."""
-        state, submit = self._state, event.message
+        """SUBMIT: a new job, one that is known by its key, or a refusal. REQUEUE: a dead letter's job anew."""
+        state, message = self._state, event.message
+        repeated = False
         try:
-            job, repeated = self._known_by_key(submit), True
-            if job is None:
-                job, repeated = self._new_job(event), False
+            if isinstance(message, Requeue):
+                job = self._requeued(message, event.job_id)
+            else:
+                known = self._known_by_key(message)
+                repeated = known is not None
+                job = known or self._new_job(message, event)
         except GenServeError as error:
-            self._reject(event.peer, submit, error)
+            self._reject(event.peer, message, error)
             return
         if not job.ended:
-            state.watches.add(job.job_id, event.peer, submit.rid, state.now)
+            state.watches.add(job.job_id, event.peer, message.rid, state.now)
         view = state.view(job)
-        state.to_client(event.peer, Accepted(rid=submit.rid, job_id=job.job_id, job=view, repeated=repeated))
+        state.to_client(event.peer, Accepted(rid=message.rid, job_id=job.job_id, job=view, repeated=repeated))
         if job.ended:
-            self._teller.end_to(event.peer, submit.rid, job)
+            self._teller.end_to(event.peer, message.rid, job)
 
     def _known_by_key(self, submit: Submit) -> Job | None:
         if not submit.key:
@@ -78,32 +89,62 @@ class Clients:
             )
         return job
 
-    def _new_job(self, event: Submitted) -> Job:
-        state, submit = self._state, event.message
+    def _requeued(self, message: Requeue, job_id: str) -> Job:
+        state = self._state
+        dead = state.dead.get(message.job_id)
+        if dead is None or dead.owner != OWNER:
+            raise GenServeError(
+                "not_found", f"{message.job_id} is none of the poison jobs that are kept", param="job_id"
+            )
+        self._check_open()
+        allowed_s = dead.deadline_at - dead.created_at
+        job = self._admit(job_id, dead.order, dead.notes, allowed_s)
+        state.log("info", "job.revived", job_id=job.job_id, former=dead.job_id)
+        self._lifecycle.forget(dead)
+        return job
+
+    def _new_job(self, submit: Submit, event: Submitted) -> Job:
+        state = self._state
+        self._check_open()
+        card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
+        order, notes = resolve(submit.job, card, event.seed)
+        job = self._admit(event.job_id, order, notes, submit.job.deadline_s)
+        if submit.key:
+            self._take_key(submit, job)
+        return job
+
+    def _check_open(self) -> None:
+        state = self._state
         if state.draining_until_now is not None:
             raise GenServeError(
                 "unavailable", "the router is stopping and takes no new jobs", retry_after_s=DRAINING_RETRY_AFTER_S
             )
-        card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
-        order, notes = resolve(submit.job, card, event.seed)
-        state.room.check(card.name, state.now)
-        if not state.fleet.serving(card.name):
-            notes = (*notes, note_unserved(card))
-            state.log("warning", "model.no_instance", job_id=event.job_id, model=card.name)
+        if state.storage_full:
+            raise GenServeError(
+                "storage_full", f"no new jobs are taken: {state.storage_full}", retry_after_s=STORAGE_RETRY_AFTER_S
+            )
+
+    def _admit(self, job_id: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None) -> Job:
+        """A new job, if there is room for it."""
+        state = self._state
+        state.room.check(order.model, state.now)
+        if not state.fleet.serving(order.model):
+            notes = (*notes, note_unserved(state.cards[order.model]))
+            state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
         state.sequence += 1
+        allowed_s = min(deadline_s or state.settings.job_deadline_s, state.settings.job_deadline_s)
         job = Job(
-            job_id=event.job_id,
+            job_id=job_id,
             owner=OWNER,
             order=order,
             notes=notes,
             sequence=state.sequence,
             created_at=state.wall,
             created_now=state.now,
-            deadline_now=state.now + state.settings.job_deadline_s,
+            deadline_at=state.wall + allowed_s,
+            deadline_now=state.now + allowed_s,
         )
         self._lifecycle.accept(job)
-        if submit.key:
-            self._take_key(submit, job)
         return job
 
     def _take_key(self, submit: Submit, job: Job) -> None:
@@ -117,17 +158,19 @@ class Clients:
         while (oldest := self._state.keys.forget_oldest(self._state.wall)) is not None:
             self._state.append(KeyForgotten(owner=oldest[0], key=oldest[1]))
 
-    def _reject(self, peer: Peer, submit: Submit, error: GenServeError) -> None:
+    def _reject(self, peer: Peer, message: Submit | Requeue, error: GenServeError) -> None:
         state = self._state
+        asked = message.job if isinstance(message, Submit) else None
         state.totals.rejected += 1
         state.totals.queue_full += error.code == "queue_full"
         if error.code == "unknown_model":
-            state.log("warning", "model.unknown", model=submit.job.model)
-        state.log("info", "job.rejected", code=error.code, message=error.message, client=submit.job.client)
+            state.log("warning", "model.unknown", model=asked.model if asked else "")
+        client = asked.client if asked else ""
+        state.log("info", "job.rejected", code=error.code, message=error.message, client=client)
         state.to_client(
             peer,
             Rejected(
-                rid=submit.rid,
+                rid=message.rid,
                 code=error.code,
                 message=error.message,
                 param=error.param,
@@ -145,6 +188,8 @@ class Clients:
                 self._about_job(peer, message)
             case StatusQuery():
                 self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from))
+            case DeadLettersQuery():
+                self._state.to_client(peer, self._dead_letters(message))
             case Ping():
                 self._state.to_client(peer, Pong(rid=message.rid))
             case ErrorReply():  # never answered
@@ -171,7 +216,14 @@ class Clients:
                 return
             case Watch():
                 state.watches.add(job.job_id, peer, rid, state.now)
-        state.to_client(peer, answer or JobReply(rid=rid, job_id=job.job_id, job=state.view(job)))
+        history = tuple(job.moments) if isinstance(message, JobQuery) else ()
+        state.to_client(peer, answer or JobReply(rid=rid, job_id=job.job_id, job=state.view(job), history=history))
+
+    def _dead_letters(self, message: DeadLettersQuery) -> DeadLettersReply:
+        letters = [job for job in self._state.dead.values() if job.owner == OWNER]
+        page = letters[message.letters_from : message.letters_from + DEAD_LETTERS_PER_PAGE]
+        views = tuple(self._state.view(job) for job in page)
+        return DeadLettersReply(rid=message.rid, letters=views, letters_total=len(letters))
 
     def unreachable(self, event: SendFailed) -> None:
         """A client did not get a message: a lost PROGRESS is nothing, an end waits for its next WATCH."""

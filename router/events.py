@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
-from common.messages import Message, Submit, Token
+from common.messages import Message, Requeue, Submit, Token
 from router.records import Record
 
 Peer: TypeAlias = bytes  # the routing id that a ROUTER socket gives to a connection
@@ -32,7 +32,7 @@ class Submitted(Event, frozen=True, kw_only=True):
     """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed."""
 
     peer: Peer
-    message: Submit
+    message: Submit | Requeue
     job_id: str
     seed: int
 
@@ -71,10 +71,21 @@ class SendFailed(Event, frozen=True, kw_only=True):
 
 
 class ResultStored(Event, frozen=True, kw_only=True):
-    """The journal holds this picture for good or, with a `refusal`, will not take it."""
+    """The journal holds this picture for good or, with a `refusal`, will not take it.
+
+    `deferred`: there is no room for it just now; its daemon keeps it and will send it again.
+    """
 
     token: Token
     refusal: str = ""
+    deferred: bool = False
+
+
+class StorageChanged(Event, frozen=True, kw_only=True):
+    """There is no room for new jobs any more (`full`), or there is again."""
+
+    full: bool
+    detail: str = ""
 
 
 class Tick(Event, frozen=True, kw_only=True):

@@ -20,11 +20,12 @@ def check(state: RouterState) -> None:
 
 
 def _check_sets(state: RouterState) -> None:
-    assert state.live.keys() | state.ended.keys() == state.jobs.keys()
-    assert not state.live.keys() & state.ended.keys()
+    assert state.live.keys() | state.ended.keys() | state.dead.keys() == state.jobs.keys()
+    assert len(state.live) + len(state.ended) + len(state.dead) == len(state.jobs)
     for job_id, job in state.jobs.items():
         assert job.job_id == job_id, job
-        assert job.ended == (job_id in state.ended), job
+        assert job.ended == (job_id not in state.live), job
+        assert (job_id in state.dead) == (job.error is not None and job.error.code == "poison"), job
         assert 0 <= job.settled <= job.dispatch, job
         assert (job.picture is not None) == (job.state in (JobState.STORING, JobState.DONE)), job
         assert (job.error is not None) == (job.state is JobState.FAILED), job
@@ -66,6 +67,7 @@ def _check_counts(state: RouterState) -> None:
     kept = sum(job.picture.bytes for job in state.ended.values() if job.picture is not None)
     assert state.result_bytes == kept, (state.result_bytes, kept)
     assert len(state.ended) <= state.settings.ended_jobs_max
+    assert len(state.dead) <= state.settings.dead_letters_max
 
 
 def _check_nobody_idles(state: RouterState) -> None:

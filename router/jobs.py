@@ -9,9 +9,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from common.messages import ErrorInfo, JobOrder, Note, Picture, Timings, Token
+from common.messages import ErrorInfo, JobMoment, JobOrder, Note, Picture, Timings, Token
 
 STORY_LINES_MAX = 64
+MOMENTS_MAX = 64  # of a longer history the first half and the newest are kept
 
 
 class JobState(StrEnum):
@@ -35,6 +36,7 @@ class JobEvent(StrEnum):
     REQUEUE = "requeue"
     STORE = "store"
     STORED = "stored"
+    NOT_STORED = "not_stored"  # no room: its daemon keeps the picture
     FAIL = "fail"
     CANCEL = "cancel"
 
@@ -54,6 +56,7 @@ TABLE: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.RUNNING, _E.FAIL): _S.FAILED,
     (_S.RUNNING, _E.CANCEL): _S.CANCELLED,
     (_S.STORING, _E.STORED): _S.DONE,
+    (_S.STORING, _E.NOT_STORED): _S.RUNNING,
     (_S.STORING, _E.REQUEUE): _S.QUEUED,  # the bytes were not those that were announced
     (_S.STORING, _E.FAIL): _S.FAILED,
     (_S.STORING, _E.CANCEL): _S.CANCELLED,
@@ -78,6 +81,7 @@ class Job:
     sequence: int
     created_at: float
     created_now: float
+    deadline_at: float
     deadline_now: float
     state: JobState = JobState.QUEUED
     dispatch: int = 0  # number of the last dispatch
@@ -103,6 +107,7 @@ class Job:
     parts: tuple[int, ...] = ()
     timings: Timings | None = None
     error: ErrorInfo | None = None
+    moments: list[JobMoment] = field(default_factory=list)  # its history, as the journal tells it
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))
 
     @property
@@ -119,6 +124,12 @@ class Job:
     def order_key(self) -> tuple[int, int]:
         """Jobs start in ascending order of this."""
         return (-self.order.priority, self.sequence)
+
+    def remember(self, moment: JobMoment) -> None:
+        """Add to its history."""
+        self.moments.append(moment)
+        if len(self.moments) > MOMENTS_MAX:
+            del self.moments[MOMENTS_MAX // 2]
 
     def holds(self, dispatch: int) -> bool:
         """Is (job_id, dispatch) the token that may still end this job?"""

@@ -17,14 +17,28 @@ from router.records import Record
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One `store` has ended; with a `refusal` nothing is kept."""
+    """One `store` has ended; with a `refusal` nothing is kept. `deferred`: there was no room for it."""
 
     token: Token
     refusal: str = ""
+    deferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Is there room for new jobs? `detail` says how much, for people."""
+
+    full: bool
+    detail: str = ""
 
 
 class Journal(Protocol):
-    """A backend. Its methods are called by the loop's thread only."""
+    """A backend. Its methods are called by the loop's thread only.
+
+    `durable`: what it keeps outlives the process.
+    """
+
+    durable: bool
 
     def replay(self) -> Sequence[Record]:
         """Everything committed, so ordered that each job's records stand as they happened."""
@@ -40,6 +54,9 @@ class Journal(Protocol):
 
     def stored(self) -> list[Stored]:
         """What has been stored or refused since the last call."""
+
+    def storage(self) -> Storage:
+        """Asked once a tick: is there room for new jobs?"""
 
     def fileno(self) -> int:
         """A descriptor that polls readable while `stored` has something to tell."""

@@ -17,7 +17,8 @@ from common.messages import (
 )
 from router.commands import DropResult, StoreResult
 from router.fleet import Worker
-from router.jobs import IN_HAND, NEEDS_A_GPU, Job, JobEvent, JobState, advance
+from router.jobs import IN_HAND, Job, JobEvent, JobState
+from router.places import Places
 from router.records import (
     JobAccepted,
     JobCancelled,
@@ -34,6 +35,7 @@ from router.teller import Teller
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
 NOTE_CHARS_MAX = 500
+REASON_CHARS_MAX = 300
 
 
 class Lifecycle:
@@ -42,36 +44,29 @@ class Lifecycle:
     def __init__(self, state: RouterState, teller: Teller) -> None:
         self._state = state
         self._teller = teller
+        self._places = Places(state)
 
     # --- forward -------------------------------------------------------------------------------
 
     def accept(self, job: Job) -> None:
         """A new job: written down and queued."""
         state = self._state
-        self.enter(job)
+        self._places.enter(job)
         state.queue.add(job)
         state.totals.submitted += 1
-        state.append(
-            JobAccepted(
-                job_id=job.job_id,
-                owner=job.owner,
-                order=job.order,
-                notes=job.notes,
-                sequence=job.sequence,
-                created_at=job.created_at,
-                deadline_at=state.wall + job.deadline_now - state.now,
-            )
+        record = JobAccepted(
+            job_id=job.job_id,
+            owner=job.owner,
+            order=job.order,
+            notes=job.notes,
+            sequence=job.sequence,
+            created_at=job.created_at,
+            deadline_at=job.deadline_at,
         )
+        self._state.write_down(job, record)
         state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
         state.log("debug", "job.prompt", job_id=job.job_id, prompt=job.order.prompt, seed=job.order.seed)
         state.touch_all()
-
-    def enter(self, job: Job) -> None:
-        """Count a job that is not ended among those known. It belongs in the queue next."""
-        state = self._state
-        state.jobs[job.job_id] = state.live[job.job_id] = job
-        state.census[job.state] += 1
-        state.room.count(job.order.model, 1)
 
     def dispatch(self, job: Job, worker: Worker) -> None:
         """Send a queued job to a GPU with credit."""
@@ -82,7 +77,7 @@ class Lifecycle:
         job.dispatch += 1
         job.lost = False
         self._give(job, worker)
-        self._advance(job, JobEvent.DISPATCH, worker.worker_id)
+        self._places.advance(job, JobEvent.DISPATCH, worker.worker_id)
         message = Dispatch(
             epoch=worker.epoch, token=job.token, job=job.order, remaining_s=max(0.0, job.deadline_now - state.now)
         )
@@ -103,11 +98,11 @@ class Lifecycle:
         state = self._state
         state.orphans.pop(job.job_id, None)
         if job.state is JobState.QUEUED:
-            self.leave_queue(job)
+            self._places.leave_queue(job)
             if job.lost:  # it was counted as lost, and is not
                 job.lost, job.attempts, job.failures = False, max(0, job.attempts - 1), max(0, job.failures - 1)
             self._give(job, worker)
-            self._advance(job, JobEvent.ADOPT, worker.worker_id)
+            self._places.advance(job, JobEvent.ADOPT, worker.worker_id)
         elif job.state in IN_HAND:
             worker.hand[job.job_id] = job.dispatch
         if running and job.state is JobState.DISPATCHED:
@@ -117,9 +112,14 @@ class Lifecycle:
         job.worker_id, job.device = worker.worker_id, worker.device.device
         job.step, job.step_now = 0, self._state.now
         worker.hand[job.job_id] = job.dispatch
-        self._state.append(
-            JobDispatched(job_id=job.job_id, dispatch=job.dispatch, worker_id=job.worker_id, device=job.device)
+        record = JobDispatched(
+            job_id=job.job_id,
+            dispatch=job.dispatch,
+            worker_id=job.worker_id,
+            device=job.device,
+            at=self._state.wall,
         )
+        self._state.write_down(job, record)
 
     def start(self, job: Job) -> None:
         """Its engine has begun."""
@@ -127,8 +127,8 @@ class Lifecycle:
         job.starts += 1
         job.returns = 0
         job.started_at, job.step, job.step_now = state.wall, 0, state.now
-        self._advance(job, JobEvent.START, job.worker_id)
-        state.append(JobStarted(job_id=job.job_id, started_at=job.started_at))
+        self._places.advance(job, JobEvent.START, job.worker_id)
+        self._state.write_down(job, JobStarted(job_id=job.job_id, started_at=job.started_at))
         state.log("debug", "job.running", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
         self._teller.progress(job, always=True)
 
@@ -138,15 +138,25 @@ class Lifecycle:
         notes = [Note(code=n.code, message=n.message[:NOTE_CHARS_MAX]) for n in message.notes[:DONE_NOTES_MAX]]
         job.notes = (*(n for n in job.notes if n not in notes), *notes)
         job.picture, job.parts, job.timings = message.picture, message.parts, message.timings
-        self._leave_hand(job)
-        self._advance(job, JobEvent.STORE, job.worker_id)
+        self._places.leave_hand(job)
+        self._places.advance(job, JobEvent.STORE, job.worker_id)
         state.out.append(StoreResult(job.token, message.picture, payload))
+
+    def not_stored(self, job: Job) -> None:
+        """There is no room for its picture now: the daemon keeps it and sends it again."""
+        worker = self._state.fleet.workers.get(job.worker_id)
+        job.picture, job.parts, job.timings = None, (), None
+        self._places.advance(job, JobEvent.NOT_STORED, "no room")
+        if worker is None:
+            self._state.orphans[job.job_id] = self._state.now + self._state.settings.dead_after_s
+        else:
+            worker.hand[job.job_id] = job.dispatch
 
     def stored(self, job: Job) -> None:
         """The picture is kept: the job is done."""
         state = self._state
         job.settled = job.dispatch
-        self._advance(job, JobEvent.STORED)
+        self._places.advance(job, JobEvent.STORED)
         assert job.picture is not None
         assert job.timings is not None
         self._end(job)
@@ -160,7 +170,7 @@ class Lifecycle:
             notes=job.notes,
             ended_at=job.ended_at,
         )
-        state.append(record)
+        self._state.write_down(job, record)
         self._log_end(
             "info", "job.finished", job, width=job.order.width, height=job.order.height, steps=job.order.steps
         )
@@ -206,10 +216,10 @@ class Lifecycle:
 
     def _requeue(self, job: Job, retry: Retry, reason: str) -> None:
         state = self._state
-        self._leave_hand(job)
+        self._places.leave_hand(job)
         job.picture, job.parts, job.timings, job.step = None, (), None, 0
-        self._advance(job, JobEvent.REQUEUE, reason)
-        self.wait(job, retry.wait_s)
+        self._places.advance(job, JobEvent.REQUEUE, reason)
+        self._places.wait(job, retry.wait_s)
         record = JobRequeued(
             job_id=job.job_id,
             settled=job.settled,
@@ -221,8 +231,10 @@ class Lifecycle:
             barred=tuple(sorted(job.barred)),
             lost=job.lost,
             not_before_at=state.wall + retry.wait_s,
+            reason=reason[:REASON_CHARS_MAX],
+            at=state.wall,
         )
-        state.append(record)
+        self._state.write_down(job, record)
         state.log(
             "warning",
             "job.requeued",
@@ -235,16 +247,6 @@ class Lifecycle:
         )
         self._teller.progress(job, always=True)
 
-    def wait(self, job: Job, wait_s: float) -> None:
-        """Queue, now or in `wait_s` seconds."""
-        state = self._state
-        job.not_before_now = state.now + wait_s
-        if wait_s > 0:
-            state.delayed[job.job_id] = job
-        else:
-            state.queue.add(job)
-            state.touch_all()
-
     # --- the other ends ------------------------------------------------------------------------
 
     def fail(self, job: Job, code: str, message: str) -> None:
@@ -254,27 +256,29 @@ class Lifecycle:
             code=code, message=message, fault=kind.fault.value, retryable=kind.retryable, next_step=kind.next_step
         )
         self._withdraw(job)
-        self._advance(job, JobEvent.FAIL, f"{code}: {message}")
+        self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")
         self._end(job)
         self._state.totals.failed += 1
-        self._state.append(JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at))
+        record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
+        self._state.write_down(job, record)
         self._log_end("error", "job.failed", job, code=code, message=message)
         self._teller.end(job)
 
     def cancel(self, job: Job) -> None:
         """Its owner wants it no more."""
         self._withdraw(job)
-        self._advance(job, JobEvent.CANCEL)
+        self._places.advance(job, JobEvent.CANCEL)
         self._end(job)
         self._state.totals.cancelled += 1
-        self._state.append(JobCancelled(job_id=job.job_id, ended_at=job.ended_at))
+        self._state.write_down(job, JobCancelled(job_id=job.job_id, ended_at=job.ended_at))
         self._log_end("info", "job.cancelled", job)
         self._teller.end(job)
 
     def forget(self, job: Job) -> None:
         """Keep nothing of an ended job."""
         state = self._state
-        del state.jobs[job.job_id], state.ended[job.job_id]
+        del state.jobs[job.job_id]
+        del (state.dead if job.job_id in state.dead else state.ended)[job.job_id]
         if job.state is JobState.DONE:
             assert job.picture is not None
             state.result_bytes -= job.picture.bytes
@@ -285,9 +289,9 @@ class Lifecycle:
         """Take it from wherever it waits or runs; its daemon is told to stop."""
         state = self._state
         if job.state is JobState.QUEUED:
-            self.leave_queue(job)
+            self._places.leave_queue(job)
         elif job.state in IN_HAND:
-            worker = self._leave_hand(job)
+            worker = self._places.leave_hand(job)
             if worker is not None and job.settled != job.dispatch:
                 state.to_worker(worker, CancelToken(token=job.token))
 
@@ -297,31 +301,7 @@ class Lifecycle:
         if job.state is not JobState.DONE:
             job.picture, job.parts, job.timings = None, (), None
         del state.live[job.job_id]
-        state.ended[job.job_id] = job
-
-    # --- places --------------------------------------------------------------------------------
-
-    def _advance(self, job: Job, event: JobEvent, detail: str = "") -> None:
-        state, before = self._state, job.state
-        advance(job, event, state.now, detail)
-        state.census[before] -= 1
-        state.census[job.state] += 1
-        needed = (job.state in NEEDS_A_GPU) - (before in NEEDS_A_GPU)
-        if needed:
-            state.room.count(job.order.model, needed)
-
-    def leave_queue(self, job: Job) -> None:
-        """It waits no longer."""
-        if self._state.delayed.pop(job.job_id, None) is None:
-            self._state.queue.remove(job)
-
-    def _leave_hand(self, job: Job) -> Worker | None:
-        self._state.orphans.pop(job.job_id, None)
-        worker = self._state.fleet.workers.get(job.worker_id)
-        if worker is None or worker.hand.pop(job.job_id, None) is None:
-            return None
-        self._state.touch(worker)
-        return worker
+        state.file(job)
 
     def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:
         self._state.log(

@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from common import clock, log
 from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
 from common.errors import ProtocolError
-from common.messages import ErrorReply, Message, Submit
+from common.messages import ErrorReply, Message, Requeue, Submit
 from common.sockets import Socket
 from router.broker import Broker
 from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker
@@ -30,6 +30,7 @@ from router.events import (
     ResultStored,
     SendFailed,
     Side,
+    StorageChanged,
     Submitted,
     Tick,
     Unreadable,
@@ -73,6 +74,7 @@ class Loop:
         self._wall = clock.wall_s()
         self._ticked_now = clock.monotonic_s()
         self._drain_asked = False
+        self._storage_full = False
         self._running = True
 
     def drain(self) -> None:
@@ -108,14 +110,23 @@ class Loop:
         now = clock.monotonic_s()
         if now - self._ticked_now >= TICK_S:
             self._ticked_now = now
+            self._look_at_storage()
             self._events.append(Tick(wall=self._wall))
         if self._drain_asked:
             self._drain_asked = False
             self._events.append(DrainAsked(wall=self._wall))
 
+    def _look_at_storage(self) -> None:
+        storage = self._journal.storage()
+        if storage.full != self._storage_full:
+            self._storage_full = storage.full
+            self._events.append(StorageChanged(wall=self._wall, full=storage.full, detail=storage.detail))
+
     def _take_stored(self) -> None:
         for stored in self._journal.stored():
-            self._events.append(ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal))
+            self._events.append(
+                ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal, deferred=stored.deferred)
+            )
 
     def _receive(self, side: Side, socket: Socket) -> None:
         receive = socket.recv
@@ -144,7 +155,7 @@ class Loop:
             return Unreadable(wall=self._wall, side=side, peer=peer, rid=error.rid, reason=error.message)
         if side == "worker":
             return WorkerSaid(wall=self._wall, peer=peer, message=message, payload=payload)
-        if isinstance(message, Submit):
+        if isinstance(message, Submit | Requeue):
             seed = self._random.getrandbits(SEED_BITS)
             return Submitted(wall=self._wall, peer=peer, message=message, job_id=uuid.uuid4().hex, seed=seed)
         return ClientSaid(wall=self._wall, peer=peer, message=message)

@@ -14,7 +14,7 @@ from threading import Thread
 import zmq
 
 from common.messages import Picture, Token
-from router.journal import Stored
+from router.journal import Storage, Stored
 from router.records import JobForgotten, JobRecord, KeyForgotten, KeyTaken, ModelForgotten, ModelKnown, Record
 
 CHECK_AT_ONCE_BYTES_MAX = 32 * 1024  # a smaller picture is checked faster than a thread is woken
@@ -24,6 +24,8 @@ _Work = tuple[Token, Picture, Sequence[zmq.Frame]]
 
 class MemoryJournal:
     """See journal.Journal."""
+
+    durable = False
 
     def __init__(self) -> None:
         self._batch: list[Record] = []
@@ -90,6 +92,10 @@ class MemoryJournal:
             while not self._checked.empty():
                 found.append(self._keep(*self._checked.get()))
         return found
+
+    def storage(self) -> Storage:
+        """Memory has its own bounds."""
+        return Storage(full=False)
 
     def fileno(self) -> int:
         """Readable while the thread has checked something."""

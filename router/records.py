@@ -6,7 +6,7 @@ Times are wall seconds since 1970, for they outlive the process.
 
 from msgspec import Struct
 
-from common.messages import ErrorInfo, JobOrder, Note, Picture, Timings
+from common.messages import ErrorInfo, JobMoment, JobOrder, Note, Picture, Timings
 from common.models import ModelCard
 
 
@@ -37,6 +37,7 @@ class JobDispatched(JobRecord, frozen=True, kw_only=True):
     dispatch: int
     worker_id: str
     device: str
+    at: float
 
 
 class JobStarted(JobRecord, frozen=True, kw_only=True):
@@ -57,6 +58,8 @@ class JobRequeued(JobRecord, frozen=True, kw_only=True):
     barred: tuple[str, ...]
     lost: bool
     not_before_at: float
+    reason: str
+    at: float
 
 
 class JobDone(JobRecord, frozen=True, kw_only=True):
@@ -115,3 +118,23 @@ class KeyForgotten(Record, frozen=True, kw_only=True):
 
     owner: str
     key: str
+
+
+def moment(record: JobRecord) -> JobMoment | None:
+    """The line that a record adds to its job's history, if any."""
+    match record:
+        case JobAccepted():
+            return JobMoment(at=record.created_at, event="accepted")
+        case JobDispatched():
+            return JobMoment(at=record.at, event="dispatched", detail=f"#{record.dispatch} to {record.worker_id}")
+        case JobStarted():
+            return JobMoment(at=record.started_at, event="started")
+        case JobRequeued():
+            return JobMoment(at=record.at, event="requeued", detail=record.reason)
+        case JobDone():
+            return JobMoment(at=record.ended_at, event="done")
+        case JobFailed():
+            return JobMoment(at=record.ended_at, event="failed", detail=f"{record.error.code}: {record.error.message}")
+        case JobCancelled():
+            return JobMoment(at=record.ended_at, event="cancelled")
+    return None

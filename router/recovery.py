@@ -9,7 +9,7 @@ from typing import Any
 
 from router.jobs import Job, JobState
 from router.keys import Key
-from router.lifecycle import Lifecycle
+from router.places import Places
 from router.records import (
     JobAccepted,
     JobCancelled,
@@ -17,6 +17,7 @@ from router.records import (
     JobDone,
     JobFailed,
     JobForgotten,
+    JobRecord,
     JobRequeued,
     JobStarted,
     KeyForgotten,
@@ -24,23 +25,28 @@ from router.records import (
     ModelForgotten,
     ModelKnown,
     Record,
+    moment,
 )
 from router.state import RouterState
 
 
-def replay(state: RouterState, lifecycle: Lifecycle, records: Sequence[Record]) -> None:
+def replay(state: RouterState, records: Sequence[Record]) -> None:
     """Fill an empty `state`. Raises KeyError for a record of a job that was never accepted."""
     jobs: dict[str, Job] = {}
+    places = Places(state)
     for record in records:
         _APPLY[type(record)](state, jobs, record)
+        if isinstance(record, JobRecord) and (told := moment(record)) is not None:
+            jobs[record.job_id].remember(told)
     for job in sorted(jobs.values(), key=lambda j: j.ended_at):
         if job.ended:
-            state.jobs[job.job_id] = state.ended[job.job_id] = job
+            state.jobs[job.job_id] = job
+            state.file(job)
             state.result_bytes += job.picture.bytes if job.picture is not None else 0
     for job in sorted((j for j in jobs.values() if not j.ended), key=lambda j: (j.deadline_now, j.sequence)):
-        lifecycle.enter(job)
+        places.enter(job)
         if job.state is JobState.QUEUED:
-            lifecycle.wait(job, max(0.0, job.not_before_now - state.now))
+            places.wait(job, max(0.0, job.not_before_now - state.now))
         else:
             state.orphans[job.job_id] = state.now + state.settings.dead_after_s
     state.sequence = max((job.sequence for job in jobs.values()), default=0)
@@ -57,6 +63,7 @@ def _accepted(state: RouterState, jobs: dict[str, Job], record: JobAccepted) -> 
         sequence=record.sequence,
         created_at=record.created_at,
         created_now=_monotonic(state, record.created_at),
+        deadline_at=record.deadline_at,
         deadline_now=_monotonic(state, record.deadline_at),
     )
 

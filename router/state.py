@@ -18,7 +18,7 @@ from router.fleet import Fleet, Worker
 from router.jobs import Job, JobState
 from router.keys import Keys
 from router.plan import Plan, make_plan
-from router.records import Record
+from router.records import JobRecord, Record, moment
 from router.scheduler import JobQueue, Scheduler
 from router.views import job_view
 from router.watches import Watches
@@ -53,6 +53,8 @@ class RouterState:
         self.jobs: dict[str, Job] = {}  # all that are known
         self.live: dict[str, Job] = {}  # those that have not ended, oldest first
         self.ended: OrderedDict[str, Job] = OrderedDict()  # those that have, oldest end first
+        self.dead: OrderedDict[str, Job] = OrderedDict()  # those that ended as poison, likewise
+        self.storage_full = ""  # why no new job is taken; '': there is room
         self.census: Counter[JobState] = Counter()
         self.sequence = 0
         self.result_bytes = 0  # of all pictures kept
@@ -78,6 +80,13 @@ class RouterState:
         """To be written before anything is sent."""
         self.out.append(Append(record))
 
+    def write_down(self, job: Job, record: JobRecord) -> None:
+        """The same, and a line of the job's history."""
+        self.append(record)
+        told = moment(record)
+        if told is not None:
+            job.remember(told)
+
     def log(self, level: str, event: str, **fields: Any) -> None:
         """One line."""
         self.out.append(Log(level, event, fields))
@@ -90,6 +99,11 @@ class RouterState:
         """One message to a GPU daemon; dropped where its connection is gone, for it will register again."""
         if worker.peer is not None:
             self.out.append(ToWorker(worker.peer, message))
+
+    def file(self, job: Job) -> None:
+        """Keep an ended job among its like."""
+        poison = job.error is not None and job.error.code == "poison"
+        (self.dead if poison else self.ended)[job.job_id] = job
 
     # --- what may be sent anew ---------------------------------------------------------------
 

@@ -208,6 +208,8 @@ class Workers:
             state.to_worker(worker, ResultAck(token=token) if repeated else Fenced(token=token))
         elif job.state is JobState.STORING or job.job_id not in worker.hand:
             return  # acknowledged once it is stored; or the daemon registers with it first
+        elif isinstance(message, Done) and state.storage_full:
+            return  # unanswered, it is sent again
         elif isinstance(message, Done):
             worker.service.speeds.learn_whole(job.order, message.timings)
             if job.state is JobState.DISPATCHED:
@@ -236,6 +238,9 @@ class Workers:
         if job is None or job.state is not JobState.STORING or job.dispatch != token.dispatch:
             if not event.refusal and (job is None or job.state is not JobState.DONE):
                 state.out.append(DropResult(token.job_id))
+            return
+        if event.deferred:
+            self._lifecycle.not_stored(job)
             return
         worker = state.fleet.workers.get(job.worker_id)
         state.fleet.ended(job.worker_id, state.wall, drawn=not event.refusal)

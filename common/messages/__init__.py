@@ -10,6 +10,8 @@ Client and router (`rid` is the client's own name for its request and is echoed 
     CANCEL  -> CANCELLED, or JOB where the job had ended before | ERROR(not_found)
     JOB     -> JOB | ERROR(not_found)
     FETCH   -> RESULT | FAILED | CANCELLED, or JOB where it has not ended | ERROR(not_found)
+    DEAD_LETTERS -> DEAD_LETTERS
+    REQUEUE -> ACCEPTED | REJECTED, then as for SUBMIT | ERROR(not_found)
     STATUS  -> STATUS
     PING    -> PONG
     (undecodable) -> ERROR without rid; an ERROR is never answered
@@ -31,6 +33,8 @@ from common.messages.client import (
     CancelJob,
     Cancelled,
     ClientMessage,
+    DeadLettersQuery,
+    DeadLettersReply,
     ErrorReply,
     Failed,
     Fetch,
@@ -40,6 +44,7 @@ from common.messages.client import (
     Ping,
     Pong,
     Rejected,
+    Requeue,
     Result,
     StatusQuery,
     StatusReply,
@@ -72,7 +77,9 @@ from common.messages.parts import (
     Token,
 )
 from common.messages.views import (
+    DEAD_LETTERS_PER_PAGE,
     STATUS_WORKERS_PER_PAGE,
+    JobMoment,
     JobView,
     ModelView,
     RouterLimits,
@@ -105,9 +112,21 @@ def _table(*types: type[Message]) -> dict[bytes, type[Message]]:
     return {t.NAME: t for t in types}
 
 
-CLIENT_TO_ROUTER = _table(Submit, CancelJob, Watch, JobQuery, Fetch, StatusQuery, Ping, ErrorReply)
+CLIENT_TO_ROUTER = _table(
+    Submit, CancelJob, Watch, JobQuery, Fetch, DeadLettersQuery, Requeue, StatusQuery, Ping, ErrorReply
+)
 ROUTER_TO_CLIENT = _table(
-    Accepted, Rejected, JobProgress, Result, Failed, Cancelled, JobReply, StatusReply, ErrorReply, Pong
+    Accepted,
+    Rejected,
+    JobProgress,
+    Result,
+    Failed,
+    Cancelled,
+    JobReply,
+    DeadLettersReply,
+    StatusReply,
+    ErrorReply,
+    Pong,
 )
 WORKER_TO_ROUTER = _table(
     Register, Credit, Started, WorkerProgress, Done, Fail, Returned, Heartbeat, Draining, Bye, ErrorReply
@@ -116,6 +135,7 @@ ROUTER_TO_WORKER = _table(Welcome, Dispatch, CancelToken, ResultAck, Fenced, Dra
 
 __all__ = [
     "CLIENT_TO_ROUTER",
+    "DEAD_LETTERS_PER_PAGE",
     "NEGATIVE_PROMPT_CHARS_MAX",
     "PROMPT_CHARS_MAX",
     "ROUTER_TO_CLIENT",
@@ -133,6 +153,8 @@ __all__ = [
     "ClientMessage",
     "Count",
     "Credit",
+    "DeadLettersQuery",
+    "DeadLettersReply",
     "DeviceInfo",
     "DeviceLoad",
     "Dispatch",
@@ -148,6 +170,7 @@ __all__ = [
     "Heartbeat",
     "HeldToken",
     "JobId",
+    "JobMoment",
     "JobOrder",
     "JobProgress",
     "JobQuery",
@@ -164,6 +187,7 @@ __all__ = [
     "Pong",
     "Register",
     "Rejected",
+    "Requeue",
     "Result",
     "ResultAck",
     "Resync",

@@ -11,7 +11,7 @@ from common.messages.parts import (
     Picture,
     Rid,
 )
-from common.messages.views import JobView, ModelView, RouterLimits, RouterStats, WorkerView
+from common.messages.views import JobMoment, JobView, ModelView, RouterLimits, RouterStats, WorkerView
 
 # --- client -> router --------------------------------------------------------------------------
 
@@ -55,6 +55,20 @@ class Fetch(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Ask for an ended job's picture again."""
 
     NAME = b"FETCH"
+    job_id: JobId
+
+
+class DeadLettersQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for the jobs that were given up as poison, oldest first; they come in pages."""
+
+    NAME = b"DEAD_LETTERS"
+    letters_from: Count = 0
+
+
+class Requeue(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for a poison job's picture once more: a new job with the same order. The old one leaves the list."""
+
+    NAME = b"REQUEUE"
     job_id: JobId
 
 
@@ -139,12 +153,22 @@ class Cancelled(Message, frozen=True, kw_only=True):
 
 
 class JobReply(Message, frozen=True, kw_only=True):
-    """How the job stands."""
+    """How the job stands; in answer to JOB also what happened to it, oldest first."""
 
     NAME = b"JOB"
     rid: str
     job_id: str
     job: JobView
+    history: tuple[JobMoment, ...] = ()
+
+
+class DeadLettersReply(Message, frozen=True, kw_only=True):
+    """One page of the jobs that were given up as poison."""
+
+    NAME = b"DEAD_LETTERS"
+    rid: str
+    letters: tuple[JobView, ...]
+    letters_total: int
 
 
 class StatusReply(Message, frozen=True, kw_only=True):

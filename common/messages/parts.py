@@ -43,6 +43,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0  # higher first
     client: Label = ""  # whom to count this job to, for fair shares and the logs
     save: bool = False  # also keep a copy in the daemon's output folder
+    # seconds from acceptance within which the picture must be there; None: router.job_deadline_s
+    deadline_s: Annotated[float, Meta(gt=0, le=1e7)] | None = None
 
 
 class JobOrder(Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from common.messages.parts import (
 )
 from common.models import ModelCard
 
+DEAD_LETTERS_PER_PAGE = 8  # likewise: each may carry notes of a few thousand characters
 STATUS_WORKERS_PER_PAGE = 48  # so that a STATUS header stays below HEADER_BYTES_MAX
 
 
@@ -77,6 +78,14 @@ class RouterLimits(Struct, frozen=True, kw_only=True):
     attempts_max: int
 
 
+class JobMoment(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened to a job."""
+
+    at: float  # wall seconds since 1970
+    event: str  # accepted | dispatched | started | requeued | done | failed | cancelled
+    detail: str = ""  # on which GPU, or why
+
+
 class JobView(Struct, frozen=True, kw_only=True):
     """One job as its owner sees it. Wall times in seconds since 1970, 0 where not yet."""
 
@@ -89,7 +98,9 @@ class JobView(Struct, frozen=True, kw_only=True):
     seed: int
     guidance_scale: float
     priority: int
+    client: str  # whom it is counted to
     created_at: float
+    deadline_at: float  # it fails where it has not ended by then
     started_at: float
     ended_at: float
     step: int

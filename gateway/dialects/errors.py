@@ -23,7 +23,9 @@ STATUS = {
     "cancelled": 409,
     "too_large": 413,
     "key_conflict": 422,
+    "deadline_unreachable": 422,
     "queue_full": 429,
+    "storage_full": 507,
     "unavailable": 503,
     "deadline_exceeded": 504,
     "job_timeout": 504,
@@ -36,6 +38,7 @@ STATUS = {
     "model_load_failed": 500,
     "device_unavailable": 500,
     "invalid_settings": 500,
+    "journal_failed": 500,
     "address_in_use": 500,
     "internal": 500,
 }

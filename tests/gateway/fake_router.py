@@ -190,7 +190,8 @@ class FakeRouter:
             job_id=uuid.uuid4().hex, state="running", model=spec.model or self.default_model,
             width=spec.width or 128, height=spec.height or 128, steps=spec.steps or 4, seed=spec.seed or 0,
             guidance_scale=3.5 if spec.guidance_scale is None else spec.guidance_scale, priority=spec.priority,
-            created_at=wall_s(), started_at=wall_s(), ended_at=0.0, step=0, position=0, eta_s=None, attempts=1,
+            client=spec.client, created_at=wall_s(), deadline_at=wall_s() + 60,
+            started_at=wall_s(), ended_at=0.0, step=0, position=0, eta_s=None, attempts=1,
             worker_id="host/cuda:1", device="cuda:1", notes=self.notes, error=None, picture=None, timings=None,
         )  # fmt: skip
         job = self.jobs[view.job_id] = FakeJob(spec, view, {peer: message.rid})

@@ -11,7 +11,7 @@ POSSIBLE = {
     "queued": {"dispatch": "dispatched", "adopt": "dispatched", "fail": "failed", "cancel": "cancelled"},
     "dispatched": {"start": "running", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
     "running": {"requeue": "queued", "store": "storing", "fail": "failed", "cancel": "cancelled"},
-    "storing": {"stored": "done", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
+    "storing": {"not_stored": "running", "stored": "done", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
     "done": {},
     "failed": {},
     "cancelled": {},
@@ -20,7 +20,15 @@ POSSIBLE = {
 
 def _job(state: JobState = JobState.QUEUED) -> Job:
     job = Job(
-        job_id="0" * 32, owner="local", order=ORDER, notes=(), sequence=1, created_at=0, created_now=0, deadline_now=9
+        job_id="0" * 32,
+        owner="local",
+        order=ORDER,
+        notes=(),
+        sequence=1,
+        created_at=0,
+        created_now=0,
+        deadline_at=9,
+        deadline_now=9,
     )
     job.state = state
     return job

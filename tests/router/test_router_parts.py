@@ -28,7 +28,7 @@ SETTINGS = RouterSettings()
 def _job(number: int = 1, **changes: Any) -> Job:
     return Job(
         job_id=f"{number:032x}", owner="local", order=replace(TEN_STEPS, **changes), notes=(), sequence=number,
-        created_at=0, created_now=0, deadline_now=9,
+        created_at=0, created_now=0, deadline_at=9, deadline_now=9,
     )  # fmt: skip
 
 
