@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -53,7 +53,22 @@ class Score:
         self.pictures += 1
         self.right += not wrong
         self.right_where_asked += all(text.startswith(NOT_ASKED) for text in wrong)
-        self.wrongs.update(text.split(" is ")[0].split(",")[0] for text in wrong)
+        self.wrongs.update(_kind_of(text) for text in wrong)
+
+    def __iadd__(self, other: "Score") -> Self:
+        """Counts the other's pictures as well."""
+        self.pictures += other.pictures
+        self.right += other.right
+        self.right_where_asked += other.right_where_asked
+        self.wrongs.update(other.wrongs)
+        return self
+
+
+def _kind_of(problem: str) -> str:
+    """The checker's words without the particulars: 'colour', 'number of objects', …"""
+    if problem[0].isdigit():
+        return "number of objects"
+    return "relation" if problem.startswith("the ") else problem.split(" is ", maxsplit=1)[0]
 
 
 def questions(seed: int, share: float = 1.0) -> list[Question]:

@@ -11,7 +11,9 @@ POSSIBLE = {
     "queued": {"dispatch": "dispatched", "adopt": "dispatched", "fail": "failed", "cancel": "cancelled"},
     "dispatched": {"start": "running", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
     "running": {"requeue": "queued", "store": "storing", "fail": "failed", "cancel": "cancelled"},
-    "storing": {"not_stored": "running", "stored": "done", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
+    "storing": {
+        "not_stored": "running", "stored": "done", "requeue": "queued", "fail": "failed", "cancel": "cancelled",
+    },  # fmt: skip
     "done": {},
     "failed": {},
     "cancelled": {},
