@@ -11,11 +11,13 @@ import time
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FluxPipeline
+from diffusers import FluxPipeline
 
 from training import flow, models, vae
+from training.data import load_tokenizers
 from training.flow import FlowTrainer, Run
 from training.progress import Budget, Log
+from training.team import Team
 from training.tokenizers import train_tokenizers
 
 STATE = "training_state.json"
@@ -25,38 +27,48 @@ def main() -> int:
     """The command."""
     options = _options()
     started = time.monotonic()
+    team = Team(options.device)
     torch.manual_seed(options.seed)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cuda.enable_cudnn_sdp(False)  # its backward fails at 64 and 320 tokens
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    log = Log(folder / "training.csv")
+    log = Log(folder / "training.csv", new=team.leads)
     pause, finish = (Budget(None if m is None else m * 60) for m in (options.pause_minutes, options.finish_minutes))
     first = json.loads((folder / STATE).read_text())["step"] if options.resume else 0
-    pipeline = _resume(folder) if options.resume else _begin(folder, options, log)
-    _save(pipeline, folder, first)
+    if not options.resume:
+        begun = _begin(folder, options, team, log)
+        if team.leads:
+            _save(begun, folder, first)
+    team.wait()
+    pipeline = FluxPipeline.from_pretrained(folder, dtype=torch.float32)
     run = Run(
         folder, options.seed, first, options.steps, options.batch, options.device, options.workers,
-        pause, finish, options.compile, options.compile and options.capture,
+        pause, finish, options.compile, options.compile and options.capture, team,
     )  # fmt: skip
     trainer = FlowTrainer(pipeline, run, log)
     reached = trainer.train(lambda step: _save(trainer.shipped, folder, step))
-    _save(trainer.shipped, folder, reached)
+    if team.leads:
+        _save(trainer.shipped, folder, reached)
+    team.leave()
     sys.stderr.write(f"step {reached} of {options.steps} after {time.monotonic() - started:.0f} s: {folder}\n")
     return 0
 
 
-def _begin(folder: Path, options: argparse.Namespace, log: Log) -> FluxPipeline:
-    clip, t5 = train_tokenizers(folder, options.seed)
+def _begin(folder: Path, options: argparse.Namespace, team: Team, log: Log) -> FluxPipeline:
+    if team.leads:
+        train_tokenizers(folder, options.seed)
+    team.wait()
+    clip, t5 = load_tokenizers(folder)
     autoencoder = models.new_vae()
-    if options.vae_from is not None:
-        autoencoder.load_state_dict(AutoencoderKL.from_pretrained(options.vae_from / "vae").float().state_dict())
-    budget = Budget(None if options.vae_minutes is None else options.vae_minutes * 60)
-    vae.train_vae(
-        autoencoder, folder, seed=options.seed, steps=options.vae_steps,
-        batch_size=min(vae.BATCH, options.batch), device=options.device,
-        workers=options.workers, compiled=options.compile, budget=budget, log=log,
+    torch.manual_seed(options.seed * team.size + team.rank)  # the autoencoder's noise
+    lesson = vae.Lesson(
+        seed=options.seed, steps=options.vae_steps, batch=min(options.vae_batch, options.batch), device=options.device,
+        workers=options.workers, compiled=options.compile, captured=options.compile and options.capture,
+        minutes=options.vae_minutes, team=team,
     )  # fmt: skip
+    vae.train_vae(autoencoder, folder, lesson, log)
+    torch.manual_seed(options.seed + 1)
     text_encoder, text_encoder_2 = models.new_text_encoders(clip, t5)
     return FluxPipeline(
         scheduler=models.new_scheduler(), vae=autoencoder, text_encoder=text_encoder, tokenizer=clip,
@@ -69,20 +81,16 @@ def _save(pipeline: FluxPipeline, folder: Path, step: int) -> None:
     (folder / STATE).write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
 
 
-def _resume(folder: Path) -> FluxPipeline:
-    return FluxPipeline.from_pretrained(folder, dtype=torch.float32)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     parser.add_argument("folder", type=Path, help="the pipeline folder to write")
     parser.add_argument("--seed", type=int, default=20261123)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--steps", type=int, default=flow.STEPS)
-    parser.add_argument("--batch", type=int, default=flow.BATCH)
+    parser.add_argument("--batch", type=int, default=flow.BATCH, help="pictures a step, of each GPU")
     parser.add_argument("--vae-steps", type=int, default=vae.STEPS)
+    parser.add_argument("--vae-batch", type=int, default=vae.BATCH)
     parser.add_argument("--vae-minutes", type=float, help="the autoencoder's schedule ends with them")
-    parser.add_argument("--vae-from", type=Path, help="the autoencoder starts as that pipeline folder's")
     parser.add_argument("--pause-minutes", type=float, help="stop after them, to go on later with --resume")
     parser.add_argument("--finish-minutes", type=float, help="the whole schedule ends with them")
     parser.add_argument("--resume", action="store_true", help="go on from what the folder holds")

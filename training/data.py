@@ -20,7 +20,7 @@ from training.render import numbers
 from training.scene import drawn, random_scene
 from training.tokenizers import PROMPT_TOKENS_MAX
 
-NATIVE_SHARE = 0.92  # of the batches; the others take a size of the menu
+NATIVE_SHARE = 0.95  # of the batches; the others take a size of the menu
 SIZES = (
     (64, 64), (96, 96), (192, 192), (256, 256), (192, 128), (128, 192), (160, 96), (96, 160), (256, 128), (128, 256),
     (256, 192), (192, 256), (64, 128), (128, 64), (256, 64), (64, 256), (144, 112), (112, 144), (224, 224), (80, 80),
@@ -40,15 +40,16 @@ class CaptionedBatch:
 
 
 class Batches(Dataset[CaptionedBatch]):
-    """Batch i, for every i."""
+    """Batch i, for every i; each rank has its own."""
 
-    def __init__(self, folder: Path, seed: int, size: int, native_share: float) -> None:
-        self.folder, self.seed, self.size, self.native_share = folder, seed, size, native_share
+    def __init__(self, folder: Path, seed: int, size: int, native_share: float, rank: int = 0) -> None:
+        self.folder, self.seed, self.size, self.native_share, self.rank = folder, seed, size, native_share, rank
         self._tokenizers: tuple[CLIPTokenizer, PreTrainedTokenizerFast] | None = None
 
     def __getitem__(self, index: int) -> CaptionedBatch:
         rng = random.Random(self.seed * 1_000_003 + index)
         width, height = (NATIVE_SIDE, NATIVE_SIDE) if rng.random() < self.native_share else rng.choice(SIZES)
+        rng = random.Random(rng.getrandbits(64) + self.rank)  # ranks see pictures of one size at a time
         count = min(self.size, max(8, self.size * NATIVE_SIDE**2 // (width * height)))
         short = min(width, height)
         captions, things, grounds = [], [], []
@@ -84,11 +85,19 @@ def _ids(captions: list[str], tokenizer: PreTrainedTokenizerFast) -> Tensor:
 
 
 def stream(
-    folder: Path, seed: int, size: int, *, first: int, last: int, workers: int, native_share: float = NATIVE_SHARE
+    folder: Path,
+    seed: int,
+    size: int,
+    *,
+    first: int,
+    last: int,
+    workers: int,
+    native_share: float = NATIVE_SHARE,
+    rank: int = 0,
 ) -> Iterator[CaptionedBatch]:
     """Batches first..last-1, made ahead by `workers` processes."""
     loader: DataLoader[CaptionedBatch] = DataLoader(
-        Batches(folder, seed, size, native_share),
+        Batches(folder, seed, size, native_share, rank),
         batch_size=None,
         sampler=range(first, last),
         num_workers=workers,

@@ -8,7 +8,7 @@ costs nothing when drawing.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +20,12 @@ from diffusers import FluxPipeline
 from torch import Tensor, nn
 
 from training.data import CaptionedBatch, stream, token_ids
-from training.graphs import StepGraphs
+from training.learner import Differentiate, Learner
 from training.models import NATIVE_SIDE
 from training.muon import Muon
 from training.progress import Budget, Log
 from training.render import render
+from training.team import Team
 
 BATCH = 512
 STEPS = 12_000
@@ -36,7 +37,6 @@ KEEP_EVERY_S = 60.0  # seconds
 CAPTION_DROP = 0.1  # of the unguided: the empty caption's prediction is what guidance leads away from
 GUIDED_FROM = 0.7  # share of the run after which half of each batch learns guidance
 GUIDANCE_RANGE = (1.0, 5.0)
-GRADIENT_NORM_MAX = 1.0
 WEIGHT_DECAY = 0.01
 NATIVE = (NATIVE_SIDE, NATIVE_SIDE)
 SIGMA_MEAN, SIGMA_SPREAD = 1.0, 1.3  # of sigma's logit: only near pure noise is it the caption that says what to draw
@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
     def forward(
         self, noisy: Tensor, sigma: Tensor, guidance: Tensor, ids: tuple[Tensor, Tensor], grid: Tensor
     ) -> Tensor:
-        """Noisy (B, tokens, 16), sigma and guidance (B,), ids of CLIP and T5 (B, 64), grid (tokens, 3)."""
+        """Noisy (B, tokens, 32), sigma and guidance (B,), ids of CLIP and T5 (B, 64), grid (tokens, 3)."""
         words = self.text_encoder_2(ids[1])[0]
         velocity: Tensor = self.transformer(
             hidden_states=noisy,
@@ -71,7 +71,10 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One stretch of training, from step `first` on; it ends at `steps` or, undecayed, when `pause` is spent."""
+    """One stretch of training, from step `first` on; it ends at `steps` or, undecayed, when `pause` is spent.
+
+    `batch` is one process's; so are the budgets, of which the first process's count.
+    """
 
     folder: Path  # with the tokenizers
     seed: int
@@ -84,6 +87,7 @@ class Run:
     finish: Budget  # the whole schedule is squeezed to end with it
     compiled: bool
     captured: bool  # steps at the native size are CUDA graphs
+    team: Team
 
 
 class FlowTrainer:
@@ -101,18 +105,17 @@ class FlowTrainer:
         self._followed: tuple[list[Tensor], list[Tensor]] = (
             list(self._average.parameters()), list(self._model.parameters()),
         )  # fmt: skip
-        self._rate = torch.zeros((), device=run.device)  # a tensor, so that a captured step sees it change
-        self._optimizers = _optimizers(self._model, self._rate)
-        self._chance = torch.Generator(run.device).manual_seed(run.seed * 1_000_003 + run.first)
+        self._learner = Learner(self._model, run.team, partial(_optimizers, self._model))
+        self._chance = torch.Generator(run.device).manual_seed(
+            (run.seed * 1_000_003 + run.first) * run.team.size + run.team.rank
+        )
         self._empty = tuple(ids.to(run.device) for ids in token_ids([""], pipeline.tokenizer, pipeline.tokenizer_2))
         if run.compiled:
             for denoiser in (self._model, self._average):
                 denoiser.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-                denoiser.text_encoder.compile(dynamic=False)
-                denoiser.text_encoder_2.compile(dynamic=False)
+            self._model.text_encoder_2.compile(dynamic=False)
             self._vae.encoder.compile(dynamic=False)
         self._grids: dict[tuple[int, int], Tensor] = {}
-        self._graphs: StepGraphs | None = None
         self._render = torch.compile(render, dynamic=False) if run.compiled else render
 
     def train(self, keep: Callable[[int], None]) -> int:
@@ -125,48 +128,55 @@ class FlowTrainer:
         for batch in self._batches():
             used = (run.finish.share_used() - spent) / (1 - spent)
             progress = max(step / run.steps, behind + (1 - behind) * used)
-            if progress >= 1 or run.pause.left_s() <= 0:
+            progress = run.team.agree(progress if run.pause.left_s() > 0 else 1.0)
+            if progress >= 1:
                 break
             rate = learning_rate(progress, step - run.first)
-            self._rate.fill_(rate)
-            loss = self._step(batch, guided=progress >= GUIDED_FROM)
+            loss = self._step(batch, guided=progress >= GUIDED_FROM, rate=rate)
             self._follow(step)
             if step % 100 == 0:
-                self._log.write(stage="flow", step=step, loss=loss.item(), rate=rate)
+                self._log_loss(step, loss.item(), rate)
             step += 1
-            if kept.share_used() >= 1:
+            if run.team.leads and kept.share_used() >= 1:
                 keep(step)
                 kept = Budget(KEEP_EVERY_S)
         return step
 
+    def _log_loss(self, step: int, loss: float, rate: float) -> None:
+        if not math.isfinite(loss):
+            raise ArithmeticError(f"the loss is {loss} at step {step}; what was kept before is of no use either")
+        if self._run.team.leads:
+            self._log.write(stage="flow", step=step, loss=loss, rate=rate)
+
     def _prepare(self, batch: CaptionedBatch) -> None:
-        """Compile and capture both kinds of step, at a learning rate of zero: no later one stops for it, or fails."""
-        inputs = self._inputs(batch)
-        graphs = StepGraphs(inputs, self._chance) if self._run.captured else None
-        for guided in (True, False):
-            if graphs is None:
-                self._learn(NATIVE, guided, inputs)
-            else:
-                graphs.capture(guided, partial(self._learn, NATIVE, guided))
-        self._graphs = graphs
+        """Compile and capture both kinds of step: no later one stops for it, or fails."""
+        kinds: dict[Hashable, Differentiate] = {
+            guided: partial(self._differentiate, NATIVE, guided) for guided in (True, False)
+        }
+        if self._run.captured:
+            self._learner.capture(kinds, self._inputs(batch), self._chance)
+        else:
+            self._learner.prepare(kinds, self._inputs(batch))
 
     def _batches(self) -> Iterator[CaptionedBatch]:
         run = self._run
-        return stream(run.folder, run.seed, run.batch, first=run.first, last=run.steps, workers=run.workers)
+        return stream(
+            run.folder, run.seed, run.batch,
+            first=run.first, last=run.steps, workers=run.workers, rank=run.team.rank,
+        )  # fmt: skip
 
     def _inputs(self, batch: CaptionedBatch) -> tuple[Tensor, ...]:
         device = self._run.device
         return batch.things.to(device), batch.grounds.to(device), batch.clip_ids.to(device), batch.t5_ids.to(device)
 
-    def _step(self, batch: CaptionedBatch, *, guided: bool) -> Tensor:
+    def _step(self, batch: CaptionedBatch, *, guided: bool, rate: float) -> Tensor:
         size = (batch.width, batch.height)
         inputs = (batch.things, batch.grounds, batch.clip_ids, batch.t5_ids)
-        if self._graphs is not None and size == NATIVE and self._graphs.takes(inputs):
-            return self._graphs.replay(guided, inputs)
-        return self._learn(size, guided, self._inputs(batch))
+        kind = guided if size == NATIVE else size
+        return self._learner.step(kind, partial(self._differentiate, size, guided), inputs, rate)
 
-    def _learn(self, size: tuple[int, int], guided: bool, inputs: Sequence[Tensor]) -> Tensor:
-        """One step on (things, grounds, ids of CLIP, ids of T5), which lie on the device; its loss."""
+    def _differentiate(self, size: tuple[int, int], guided: bool, inputs: Sequence[Tensor]) -> Tensor:
+        """Gradients of (things, grounds, ids of CLIP, ids of T5), which lie on the device; returns the loss."""
         things, grounds, *captions = inputs
         device = self._run.device
         half_precision = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
@@ -190,11 +200,7 @@ class FlowTrainer:
                 )
             off: Tensor = self._model(noisy, sigma, scale, ids, grid) - target
             loss = off.square().mean()
-        self._model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), GRADIENT_NORM_MAX)
-        for optimizer in self._optimizers:
-            optimizer.step()
         return loss.detach()
 
     def _grid(self, size: tuple[int, int]) -> Tensor:

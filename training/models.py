@@ -22,13 +22,13 @@ GUIDANCE = 2.5  # default
 
 
 def new_vae() -> AutoencoderKL:
-    """RGB (3, h, w) to latents (4, h/4, w/4). No attention: it is the same at every size."""
+    """RGB (3, h, w) to latents (8, h/4, w/4). No attention: it is the same at every size."""
     return AutoencoderKL(
         block_out_channels=(32, 64, 128),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=8,
         norm_num_groups=8,
         mid_block_add_attention=False,
         use_quant_conv=False,
@@ -42,7 +42,7 @@ def new_transformer() -> FluxTransformer2DModel:
     """8 heads of 32; each block begins as the identity, the prediction as zero."""
     transformer = FluxTransformer2DModel(
         patch_size=1,
-        in_channels=16,
+        in_channels=32,
         num_layers=2,
         num_single_layers=5,
         attention_head_dim=32,
@@ -124,21 +124,26 @@ def card() -> dict[str, Any]:
 
 
 def save(pipeline: FluxPipeline, folder: Path) -> None:
-    """The pipeline in float16 with its card. The pipeline's own weights stay as they are."""
-    kept = {name: module.dtype for name, module in modules(pipeline).items()}
-    halves = {name: {k: v.detach().clone() for k, v in m.state_dict().items()} for name, m in modules(pipeline).items()}
-    for module in modules(pipeline).values():
-        module.to(torch.float16)
+    """The pipeline in float16 with its card. The pipeline's own weights stay where they are: steps may be captured."""
+    halves = FluxPipeline(**{**pipeline.components, **{n: _half(m) for n, m in modules(pipeline).items()}})
     for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):  # the last call's lengths are no part of them
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    pipeline.save_pretrained(folder, safe_serialization=True)
-    for name, module in modules(pipeline).items():
-        module.to(kept[name])
-        module.load_state_dict(halves[name])
+    halves.save_pretrained(folder, safe_serialization=True)
     index = folder / "model_index.json"  # the name that every version of transformers knows
     index.write_text(index.read_text("utf-8").replace("TokenizersBackend", "PreTrainedTokenizerFast"), "utf-8")
     (folder / "genserve_model.json").write_text(json.dumps(card(), indent=2) + "\n", encoding="utf-8")
+
+
+def _half(module: Any) -> Any:
+    """A copy on the CPU in float16."""
+    config = module.config
+    if hasattr(config, "to_dict"):  # of transformers
+        blank = type(module)(config)
+    else:
+        blank = type(module)(**{name: value for name, value in config.items() if not name.startswith("_")})
+    blank.load_state_dict(module.state_dict())
+    return blank.to(torch.float16)
 
 
 def modules(pipeline: FluxPipeline) -> dict[str, Any]:

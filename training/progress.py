@@ -26,9 +26,9 @@ class Log:
 
     FIELDS = ("elapsed_s", "stage", "step", "loss", "rate")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, new: bool = True) -> None:
         self._path, self._start = path, time.monotonic()
-        if not path.exists():
+        if new and not path.exists():
             self._append(self.FIELDS)
 
     def write(self, *, stage: str, step: int, loss: float, rate: float) -> None:

@@ -12,12 +12,16 @@ POSSIBLE = {
     "dispatched": {"start": "running", "requeue": "queued", "fail": "failed", "cancel": "cancelled"},
     "running": {"requeue": "queued", "store": "storing", "fail": "failed", "cancel": "cancelled"},
     "storing": {
-        "not_stored": "running", "stored": "done", "requeue": "queued", "fail": "failed", "cancel": "cancelled",
-    },  # fmt: skip
+        "not_stored": "running",
+        "stored": "done",
+        "requeue": "queued",
+        "fail": "failed",
+        "cancel": "cancelled",
+    },
     "done": {},
     "failed": {},
     "cancelled": {},
-}  # fmt: skip
+}
 
 
 def _job(state: JobState = JobState.QUEUED) -> Job:

@@ -12,6 +12,7 @@ from training.data import load_tokenizers
 from training.flow import DECAY_SHARE, LEARNING_RATE, FlowTrainer, Run, learning_rate
 from training.muon import Muon, orthogonal
 from training.progress import Budget, Log
+from training.team import Team
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero():
@@ -60,7 +61,20 @@ def test_a_run_moves_the_average_keeps_it_and_resumes(shapes_folder: Path, tmp_p
         text_encoder_2=text_encoder_2, tokenizer_2=t5, transformer=models.new_transformer(),
     )  # fmt: skip
     pipeline.vae.register_to_config(scaling_factor=1.0, shift_factor=0.0)
-    run = Run(shapes_folder, 1, 0, 4, 2, "cpu", 0, Budget(None), Budget(None), compiled=False, captured=False)
+    run = Run(
+        shapes_folder,
+        1,
+        0,
+        4,
+        2,
+        "cpu",
+        0,
+        Budget(None),
+        Budget(None),
+        compiled=False,
+        captured=False,
+        team=Team("cpu"),
+    )
     trainer = FlowTrainer(pipeline, run, Log(tmp_path / "training.csv"))
     before = {name: value.clone() for name, value in trainer.shipped.transformer.state_dict().items()}
     assert trainer.train(lambda _step: None) == 4  # the last one with guidance
