@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-EMBEDDED = Path(__file__).parent.parent / "gpu_daemon" / "models" / "flux-tiny-random"
+EMBEDDED = Path(__file__).parent.parent / "gpu_daemon" / "models" / "genserve-shapes"
 WEIGHT_STD = 0.02
 SHARD_SIZE = "10GB"
 

@@ -16,6 +16,7 @@ from typing import Any
 from genserve.files import write_atomically
 
 PROMPT = "a lighthouse on a cliff at dusk, warm light, calm sea"
+EMBEDDED_PROMPT = "a large red star above a small blue circle, on a gradient background from yellow to orange"
 SEED = 1
 NAME = "first-picture.png"
 ROUTE = "/v1/images/generations"
@@ -40,10 +41,12 @@ class FirstPicture:
         self._connection = http.client.HTTPConnection(host, port)
         self._path = folder.absolute() / NAME
         self._thread = threading.Thread(target=self._run, name="first-picture", daemon=True)
+        self._prompt = PROMPT
         self.outcome: Outcome | None = None
 
-    def start(self) -> None:
-        """Ask for it."""
+    def start(self, *, embedded: bool) -> None:
+        """Ask for it; `embedded`: of the small model inside, which knows shapes only."""
+        self._prompt = EMBEDDED_PROMPT if embedded else PROMPT
         self._thread.start()
 
     def cancel(self) -> None:
@@ -58,7 +61,7 @@ class FirstPicture:
             self.outcome = Outcome(error=f"{type(error).__name__}: {error}", next_step=TRY_AGAIN)
 
     def _draw(self) -> Outcome:
-        body = json.dumps({"prompt": PROMPT, "seed": SEED})
+        body = json.dumps({"prompt": self._prompt, "seed": SEED})
         self._connection.request("POST", ROUTE, body, {"Content-Type": "application/json"})
         response = self._connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
@@ -67,7 +70,9 @@ class FirstPicture:
         drawn = answer["data"][0]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, base64.b64decode(drawn["b64_json"]))
-        return Outcome(path=str(self._path), facts=f"“{PROMPT}”, {answer['size']}, {answer['model']}, seed {SEED}")
+        return Outcome(
+            path=str(self._path), facts=f"“{self._prompt}”, {answer['size']}, {answer['model']}, seed {SEED}"
+        )
 
 
 def gateway_answers(host: str, port: int) -> bool:

@@ -28,11 +28,11 @@ from genserve.stages import ReadyNews, Stages, show_ready
 LOOK_INTERVAL_S = 0.25
 ANSWER_TIMEOUT_S = 0.3  # of the router while the start is watched
 PICTURE = "first picture"
-TRY_PROMPT = "a red circle on a white ground"
+TRY_PROMPT = "a red circle above a green square"
 DEFAULT_HTTP_PORT = 12411
 EMBEDDED_NOTE = (
-    "The toy model that ships with GenServe draws coloured noise: it shows that everything works, not what FLUX "
-    "can do. README.md, “A real FLUX”, tells how to serve one."
+    "genserve-shapes, the small model inside, draws coloured shapes where the prompt puts them, and nothing else. "
+    "README.md, “A real FLUX”, tells how to serve one that draws everything."
 )
 
 
@@ -139,7 +139,7 @@ class Up:
     def _look_at_picture(self, picture: FirstPicture, status: StatusReply) -> bool:
         if self._stages.state(PICTURE) == "waiting":
             self._stages.set(PICTURE, "working", "asking for it over HTTP")
-            picture.start()
+            picture.start(embedded=_all_embedded(status))
         elif picture.outcome is None:
             steps = [f"step {w.step}/{w.steps} on {w.device.device}" for w in status.workers if w.busy]
             self._stages.set(PICTURE, "working", ", ".join(steps) or "waiting", quiet=True)
@@ -167,7 +167,7 @@ class Up:
             curl=f"curl {self._plan.http_url}{ROUTE} -H 'Content-Type: application/json' "
             f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
             status=shlex.join([*own_command(), "status", *router]),
-            note=EMBEDDED_NOTE if all(m.card.embedded for m in status.models if m.workers) else "",
+            note=EMBEDDED_NOTE if _all_embedded(status) else "",
             took_s=self._stages.elapsed_s,
         )
         show_ready(self._console, news)
@@ -252,6 +252,10 @@ def own_command() -> list[str]:
     here = Path.cwd()
     path = Path(os.path.abspath(called))  # noqa: PTH100  # resolve() would follow a virtual environment's links
     return [str(path.relative_to(here) if path.is_relative_to(here) else path)]
+
+
+def _all_embedded(status: StatusReply) -> bool:
+    return all(model.card.embedded for model in status.models if model.workers)
 
 
 def _write_line(text: str) -> None:

@@ -16,7 +16,7 @@ from common.settings import GpuDaemonSettings
 from gpu_daemon.model_check import Checked, check_folder
 from gpu_daemon.safetensors_header import BadFileError, read_json
 
-EMBEDDED = Path(__file__).parent / "models" / "flux-tiny-random"
+EMBEDDED = Path(__file__).parent / "models" / "genserve-shapes"
 CARD_FILE = "genserve_model.json"  # in the folder, optional: fields of ModelCard that differ from the usual
 CARD_FIELDS = frozenset(ModelCard.__struct_fields__) - {"embedded"}
 PROMPT_TOKENS_MAX = 512  # FluxPipeline takes no more

@@ -30,12 +30,12 @@ from training.team import Team
 BATCH = 512
 STEPS = 12_000
 LEARNING_RATE = 1e-3
-WARMUP_STEPS = 200  # after a resume too: the optimizer's moments are not kept
+WARMUP_STEPS = 100  # after a resume too: the optimizer's moments are not kept
 DECAY_SHARE = 0.35  # of the run, at its end
 EMA_DECAY = 0.999
 KEEP_EVERY_S = 60.0  # seconds
 CAPTION_DROP = 0.1  # of the unguided: the empty caption's prediction is what guidance leads away from
-GUIDED_FROM = 0.7  # share of the run after which half of each batch learns guidance
+GUIDED_FROM = 0.8  # share of the run after which half of each batch learns guidance
 GUIDANCE_RANGE = (1.0, 5.0)
 WEIGHT_DECAY = 0.01
 NATIVE = (NATIVE_SIDE, NATIVE_SIDE)
@@ -113,7 +113,9 @@ class FlowTrainer:
         if run.compiled:
             for denoiser in (self._model, self._average):
                 denoiser.transformer.compile_repeated_blocks(fullgraph=True, dynamic=False)
-            self._model.text_encoder_2.compile(dynamic=False)
+                if run.captured or denoiser is self._model:  # a mask made eagerly is copied from the CPU: no capture
+                    denoiser.text_encoder.compile(dynamic=False)
+                    denoiser.text_encoder_2.compile(dynamic=False)
             self._vae.encoder.compile(dynamic=False)
         self._grids: dict[tuple[int, int], Tensor] = {}
         self._render = torch.compile(render, dynamic=False) if run.compiled else render

@@ -106,7 +106,6 @@ def card() -> dict[str, Any]:
     return {
         "name": NAME,
         "description": "Draws coloured shapes where the prompt puts them; small, trained, shipped inside",
-        "embedded": True,
         "width": NATIVE_SIDE,
         "height": NATIVE_SIDE,
         "side_min": 64,

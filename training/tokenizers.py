@@ -74,6 +74,7 @@ def _train_t5(folder: Path, lines: list[str]) -> PreTrainedTokenizerFast:
     )  # fmt: skip
     spaced.unlink()
     (folder / "spiece.vocab").unlink()
+    _forget_paths(folder / "spiece.model")
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=fast_tokenizer(folder / "spiece.model"),
         model_max_length=PROMPT_TOKENS_MAX,
@@ -84,6 +85,14 @@ def _train_t5(folder: Path, lines: list[str]) -> PreTrainedTokenizerFast:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def _forget_paths(model: Path) -> None:
+    """The file says where it was made; that is nobody's business."""
+    proto: Any = sentencepiece_model_pb2.ModelProto.FromString(model.read_bytes())
+    proto.trainer_spec.ClearField("input")
+    proto.trainer_spec.ClearField("model_prefix")
+    model.write_bytes(proto.SerializeToString())
 
 
 def fast_tokenizer(model: Path) -> Tokenizer:

@@ -37,13 +37,13 @@ def test_openai_dialect(service: Service) -> None:
         "/v1/images/generations", {"prompt": PROMPT, "model": "gpt-image-1", "n": 2, "seed": 7, **SMALL}
     )
     assert status == 200
-    assert body["model"] == "flux-tiny-random"
+    assert body["model"] == "genserve-shapes"
     assert len(body["data"]) == 2
     for at, item in enumerate(body["data"]):
         image = _picture(base64.b64decode(item["b64_json"]))
         assert image.size == (64, 64)
         facts = _facts(image)
-        assert (facts["model"], facts["seed"], facts["steps"]) == ("flux-tiny-random", 7 + at, 2)
+        assert (facts["model"], facts["seed"], facts["steps"]) == ("genserve-shapes", 7 + at, 2)
         assert item["genserve"]["seed"] == 7 + at
     assert body["data"][0]["b64_json"] != body["data"][1]["b64_json"]
 
@@ -53,7 +53,7 @@ def test_older_dialect_and_its_task(service: Service) -> None:
     status, body, _ = service.post("/generate", ask)
     assert status == 200
     assert body["success"] is True
-    assert (body["model"], body["device"]) == ("flux-tiny-random", "cpu")
+    assert (body["model"], body["device"]) == ("genserve-shapes", "cpu")
     assert body["output"] == body["image_base64"]
     assert body["elapsed_time"].endswith("s")
     assert _facts(_picture(base64.b64decode(body["output"])))["seed"] == 7
@@ -102,7 +102,7 @@ def test_the_picture_is_the_one_that_plain_fluxpipeline_draws(service: Service) 
     torch.set_num_threads(settings.cpu_threads)
     try:
         model = open_model(settings)
-        pipe = FluxPipeline.from_pretrained(model.path, local_files_only=True)
+        pipe = FluxPipeline.from_pretrained(model.path, dtype=torch.float32, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
         plain = pipe(
             prompt=PROMPT, width=96, height=128, num_inference_steps=3, guidance_scale=2.5,
@@ -146,13 +146,13 @@ def test_a_seed_is_drawn_when_none_is_given(service: Service) -> None:
 
 def test_models_and_their_names(service: Service) -> None:
     _, models = service.get("/v1/models")
-    assert [model["id"] for model in models["data"]] == ["flux-tiny-random"]
+    assert [model["id"] for model in models["data"]] == ["genserve-shapes"]
     _, body, _ = service.post("/generate", {"prompt": PROMPT, "model": "flux1-dev", "num_inference_steps": 1})
-    assert body["model"] == "flux-tiny-random"
+    assert body["model"] == "genserve-shapes"
     status, body, _ = service.post("/v1/images/generations", {"prompt": PROMPT, "model": "sdxl"})
     assert status == 404
     assert body["error"]["code"] == "unknown_model"
-    assert "flux-tiny-random" in body["error"]["message"]
+    assert "genserve-shapes" in body["error"]["message"]
 
 
 def test_status_counts_what_was_asked(service: Service) -> None:
@@ -165,7 +165,7 @@ def test_status_counts_what_was_asked(service: Service) -> None:
     assert now["total_tasks"] - was["total_tasks"] == 3
     assert now["completed_tasks"] - was["completed_tasks"] == 3
     assert now["failed_tasks"] == was["failed_tasks"]
-    [instance] = after["concurrent_manager"]["model_instances"]["flux-tiny-random"]
+    [instance] = after["concurrent_manager"]["model_instances"]["genserve-shapes"]
     assert instance["total_generations"] == now["completed_tasks"]
     assert instance["is_loaded"] is True
     assert instance["max_queue_size"] == 5
@@ -182,7 +182,7 @@ def test_gpu_load_is_what_the_engine_really_uses(service: Service) -> None:
     assert 0 < load["free_mb"] < load["total_mb"]
     used = 100 * (load["total_mb"] - load["free_mb"]) / load["total_mb"]
     assert load["utilization_percent"] == pytest.approx(used, abs=0.2)
-    assert body["model_gpu_config"] == {"flux-tiny-random": ["cpu"]}
+    assert body["model_gpu_config"] == {"genserve-shapes": ["cpu"]}
 
 
 def test_each_process_is_recognisable(service: Service) -> None:
@@ -201,7 +201,7 @@ def test_status_command(service: Service) -> None:
         [GENSERVE, "status", "--router", service.client_endpoint],
         capture_output=True, text=True, check=False, timeout=30,
     )  # fmt: skip
-    assert "flux-tiny-random" in table.stdout
+    assert "genserve-shapes" in table.stdout
 
 
 def test_logs_tell_a_jobs_life_without_its_prompt(service: Service) -> None:

@@ -23,8 +23,9 @@ def backend() -> FluxBackend:
 @pytest.fixture(scope="session")
 def pipe(backend: FluxBackend) -> Any:
     """Plain diffusers, at the thread count that the backend has set."""
+    import torch  # noqa: PLC0415  # after the environment above has been set
     from diffusers import FluxPipeline  # noqa: PLC0415  # after the environment above has been set
 
-    pipe = FluxPipeline.from_pretrained(EMBEDDED)
+    pipe = FluxPipeline.from_pretrained(EMBEDDED, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe

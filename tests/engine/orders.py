@@ -9,13 +9,15 @@ from common.messages import JobOrder
 from gpu_daemon.engine.backend import OnStep, Painting
 from gpu_daemon.engine.flux import FluxBackend
 
+PROMPT_TOKENS_MAX = 64  # of the embedded model
+
 
 def order(**changes: Any) -> JobOrder:
     """A job for the embedded model; `width` and `height` are drawn natively unless told otherwise."""
     fields: dict[str, Any] = {
         "prompt": "a red circle on a blue background",
         "negative_prompt": "",
-        "model": "flux-tiny-random",
+        "model": "genserve-shapes",
         "width": 128,
         "height": 128,
         "steps": 4,
@@ -57,6 +59,7 @@ def plain(pipe: Any, job: JobOrder) -> Image.Image:
         height=job.drawn_height,
         num_inference_steps=job.steps,
         guidance_scale=job.guidance_scale,
+        max_sequence_length=PROMPT_TOKENS_MAX,
         generator=torch.Generator("cpu").manual_seed(job.seed),
     ).images[0]
     return image

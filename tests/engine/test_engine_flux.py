@@ -101,7 +101,7 @@ def test_file_says_how_it_was_made(backend: FluxBackend):
     text = picture(painting).text
     assert text["Software"] == f"GenServe {version('genserve')}"
     assert json.loads(text["genserve"]) == {
-        "model": "flux-tiny-random",
+        "model": "genserve-shapes",
         "seed": 11,
         "steps": 4,
         "guidance_scale": 3.5,
@@ -197,7 +197,7 @@ def test_cut_prompts_are_noted(backend: FluxBackend, pipe: Any, cfg: float, cut:
     notes = backend.draw(job, ignore).notes
     assert [note.code for note in notes] == ["prompt_cut"] * len(cut)
     for name, note in zip(cut, notes, strict=True):
-        assert note.message.startswith(f"the {name} has {tokens} tokens; the model used the first 511 ")
+        assert note.message.startswith(f"the {name} has {tokens} tokens; the model used the first 63 ")
 
 
 def test_the_longest_prompt_that_fits_is_not_noted(backend: FluxBackend, pipe: Any):

@@ -93,10 +93,11 @@ def _write(name: str, data: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes(data) and None
 
 
-def _drop(name: str) -> Callable[[Path], None]:
+def _drop(*names: str) -> Callable[[Path], None]:
     def drop(folder: Path) -> None:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in names:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return drop
 
@@ -126,7 +127,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no scheduler": (_drop("scheduler"), "scheduler/ is missing"),
     "no config": (_drop("text_encoder_2/config.json"), "text_encoder_2/config.json is missing"),
     "no tokenizer config": (_drop("tokenizer/tokenizer_config.json"), "tokenizer/tokenizer_config.json is missing"),
-    "no merges": (_drop("tokenizer/merges.txt"), "tokenizer/ has no vocabulary (vocab.json + merges.txt or"),
+    "no merges": (
+        _drop("tokenizer/merges.txt", "tokenizer/tokenizer.json"),
+        "tokenizer/ has no vocabulary (vocab.json + merges.txt or",
+    ),
     "no weights": (_drop(f"vae/{WEIGHTS}"), f"vae/ has no weights: {WEIGHTS} is missing"),
     "pickled weights": (_only_bin, "text_encoder/ has its weights only as pytorch_model.bin, which may run code"),
     "a variant": (_variant, "vae/ has diffusion_pytorch_model.fp16.safetensors where"),
@@ -150,8 +154,8 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "card with a slip": (_write(CARD, b'{"stepz": 5}'), "genserve_model.json has no field 'stepz'"),
     "card out of range": (_write(CARD, b'{"steps": 0}'), "genserve_model.json does not fit"),
     "card says embedded": (_write(CARD, b'{"embedded": true}'), "has no field 'embedded'"),
-    "card with a wrong step": (_write(CARD, b'{"side_multiple": 8}'), "side_multiple must be a multiple of 16"),
-    "card with a wrong size": (_write(CARD, b'{"width": 1000}'), "the default size 1000x1024 is not one"),
+    "card with a wrong step": (_write(CARD, b'{"side_multiple": 4}'), "side_multiple must be a multiple of 8"),
+    "card with a wrong size": (_write(CARD, b'{"width": 1001}'), "the default size 1001x1024 is not one"),
     "card with a longer prompt": (_write(CARD, b'{"prompt_tokens_max": 513}'), "prompt_tokens_max must be 1 to 512"),
     "card with too many steps": (_write(CARD, b'{"steps": 200}'), "steps is more than steps_max"),
     "card with guidance of its own": (_write(CARD, b'{"guided": false}'), "guided must be true"),
@@ -213,8 +217,8 @@ def test_the_embedded_model():
     model = open_model(GpuDaemonSettings())
     assert model.path == EMBEDDED
     assert model.card.embedded
-    assert model.card.name == "flux-tiny-random"
-    assert "random" in model.card.description
+    assert model.card.name == "genserve-shapes"
+    assert "shapes" in model.card.description
     assert model.parameters == sum(
         tensor.numel() for file in EMBEDDED.glob("*/*.safetensors") for tensor in load_file(file).values()
     )
@@ -230,7 +234,7 @@ def test_a_card_for_dev(folder: Path):
         "height": 1024,
         "side_min": 256,
         "side_max": 2048,
-        "side_multiple": 16,
+        "side_multiple": 8,  # of the folder's small VAE
         "pixels_max": 4_194_304,
         "enlarges": False,
         "enlarged_side_max": 2048,

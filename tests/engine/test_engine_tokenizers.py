@@ -11,7 +11,10 @@ from safetensors.numpy import load_file
 from sentencepiece import sentencepiece_model_pb2
 
 from gpu_daemon.model_folder import EMBEDDED
-from training.random_model import make
+from training import models
+from training.tokenizers import train_tokenizers
+
+SEED = 20261123  # of `python -m training`
 
 TEXTS = [
     "a red circle on a blue background",
@@ -53,29 +56,28 @@ def test_both_decode_to_the_same_words(pipe: Any, text: str):
         assert tokenizer.decode(tokenizer(text).input_ids, skip_special_tokens=True).strip() == text
 
 
-def test_the_shipped_folder_is_what_its_generator_makes(tmp_path: Path):
-    made = tmp_path / "made"
-    make(made)
-    files = {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()}
-    assert files == {str(path.relative_to(EMBEDDED)) for path in EMBEDDED.rglob("*") if path.is_file()}
-    for name in sorted(files):
-        if name.endswith(".safetensors"):
-            ours, shipped = load_file(made / name), load_file(EMBEDDED / name)
-            assert ours.keys() == shipped.keys()
-            for tensor, values in ours.items():
-                np.testing.assert_allclose(values, shipped[tensor], rtol=1e-3, atol=1e-4)
-        elif name.startswith("tokenizer_2/") and not name.endswith("config.json"):
-            ours, shipped = _scores(made / name), _scores(EMBEDDED / name)
-            assert list(ours) == list(shipped)
-            np.testing.assert_allclose(list(ours.values()), list(shipped.values()), atol=2e-3)
-        elif name.endswith("config.json"):
-            assert _facts(made / name) == _facts(EMBEDDED / name)
-        else:
-            assert (made / name).read_bytes() == (EMBEDDED / name).read_bytes(), name
+def test_the_shipped_tokenizers_are_what_training_makes(tmp_path: Path):
+    train_tokenizers(tmp_path, SEED)
+    for name in ("tokenizer/vocab.json", "tokenizer/merges.txt"):
+        assert (tmp_path / name).read_bytes() == (EMBEDDED / name).read_bytes(), name
+    for name in ("tokenizer_2/spiece.model", "tokenizer_2/tokenizer.json"):
+        ours, shipped = _scores(tmp_path / name), _scores(EMBEDDED / name)
+        assert list(ours) == list(shipped)
+        np.testing.assert_allclose(list(ours.values()), list(shipped.values()), atol=2e-3)
 
 
-def test_the_shipped_folder_is_small():
-    assert sum(path.stat().st_size for path in EMBEDDED.rglob("*") if path.is_file()) < 1_500_000
+def test_the_shipped_folder_is_small_and_of_the_trained_shapes():
+    files = [path for path in EMBEDDED.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 32 * 2**20
+    new = {"transformer": models.new_transformer(), "vae": models.new_vae()}
+    for name, module in new.items():
+        (file,) = (EMBEDDED / name).glob("*.safetensors")
+        shipped = load_file(file)
+        assert {key: tuple(value.shape) for key, value in shipped.items()} == {
+            key: tuple(value.shape) for key, value in module.state_dict().items()
+        }
+        assert {str(value.dtype) for value in shipped.values()} == {"float16"}
+        assert all(np.isfinite(value).all() for value in shipped.values())
 
 
 def _scores(path: Path) -> dict[str, float]:
@@ -84,8 +86,3 @@ def _scores(path: Path) -> dict[str, float]:
         return dict(json.loads(path.read_text())["model"]["vocab"])
     model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
     return {piece.piece: piece.score for piece in model.pieces}
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """A config without the versions of the libraries that wrote it."""
-    return {key: value for key, value in json.loads(path.read_text()).items() if not key.endswith("_version")}
