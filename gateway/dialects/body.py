@@ -24,12 +24,13 @@ Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
 Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=-10, le=10)]
+Deadline = Annotated[float, Meta(gt=0, le=1e7)]  # seconds from acceptance to the picture
 
 SHOWN_CHARS_MAX = 40  # of a wrong value or name, in its error
 INT_DIGITS_MAX = 40  # far beyond every bound; a longer number is too large, whatever it is
 
 
-class Body(Struct, frozen=True, kw_only=True):
+class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request body; each field has the bounds that are checked."""
 
 
