@@ -30,7 +30,7 @@ SHOWN_CHARS_MAX = 40  # of a wrong value or name, in its error
 INT_DIGITS_MAX = 40  # far beyond every bound; a longer number is too large, whatever it is
 
 
-class Body(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Body(Struct, frozen=True, kw_only=True):
     """A request body; each field has the bounds that are checked."""
 
 
@@ -55,6 +55,13 @@ def read(body: bytes, type_: type[B]) -> B:
     except TypeError:
         missing = next(name for name, field in fields.items() if field.required and name not in given)
         raise GenServeError("invalid_request", f"{missing} is missing", param=missing) from None
+
+
+def said(request: Body) -> bytes:
+    """What a request says beyond defaults: the same bytes for the same wish, however its JSON was written."""
+    fields = _fields(type(request))
+    given = {name: getattr(request, name) for name in fields}
+    return msgspec.json.encode({name: value for name, value in given.items() if value != fields[name].default})
 
 
 def not_blank(name: str, text: str) -> str:

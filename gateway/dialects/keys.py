@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 
-import msgspec
 from msgspec import Struct
 
 from common.errors import GenServeError
-from gateway.dialects.body import Body, show
+from gateway.dialects.body import Body, said, show
 
 HEADER = "Idempotency-Key"
 KEY_CHARS_MAX = 112  # with an endpoint before it and a number behind it, it is a key of the router: 128
@@ -52,7 +51,7 @@ def read_key(given: Sequence[str], endpoint: str, request: Body) -> RequestKey |
             f"{HEADER} = {show(name)} is not right: it must be 1 to {KEY_CHARS_MAX} printable ASCII characters",
             param=HEADER,
         )
-    return RequestKey(endpoint=endpoint, name=name, digest=sha256(msgspec.json.encode(request)).hexdigest())
+    return RequestKey(endpoint=endpoint, name=name, digest=sha256(said(request)).hexdigest())
 
 
 @contextmanager
