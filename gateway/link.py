@@ -178,8 +178,10 @@ class RouterLink:
     def _check_silence(self) -> None:
         if self._submitted and monotonic_s() - self._heard_at > self._silence_s_max:
             self._log.error("router.silent", endpoint=self.endpoint, jobs=len(self._submitted))
-            for submission in self._submitted.values():
+            for submission in list(self._submitted.values()):
                 submission.settle(self.unavailable())
+                if submission.released:  # and was to be given to a router that had lost it
+                    self._forget(submission)
 
     # --- receiving -------------------------------------------------------------------------------
 

@@ -140,6 +140,24 @@ async def test_whoever_waits_is_told_of_a_silent_router(router: FakeRouter, monk
             await drawing
 
 
+async def test_a_lost_job_that_nobody_waits_for_is_offered_again_but_not_for_ever(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "ROUTER_SILENCE_S_MAX", 0.3)
+    router.draws = lambda _spec: False
+    async with linked(router) as link:
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10, key=KEY))
+        await until(lambda: link._followed, "a job")
+        router.refuse = lambda _spec: Rejected(rid="", code="unknown_model", message="there are none yet")
+        router.forget()
+        await until(lambda: router.count(Submit) >= 2, "the job to be offered again")
+        drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+        assert len(link._submitted) == 1
+        router.stop()
+        await until(lambda: not link._submitted, "it to be given up")
+
+
 async def test_no_answer_in_time_is_unavailable_and_a_late_one_cancelled(router: FakeRouter) -> None:
     router.draws = lambda _spec: False
     async with linked(router, answer_timeout_s=0.2) as link:

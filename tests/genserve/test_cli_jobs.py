@@ -90,8 +90,8 @@ def test_a_running_job(width: int) -> None:
         ({"state": "done", "ended_at": NOW - 2, "picture": PICTURE}, ("state done", "bytes of PNG", "after 1 m 13 s")),
         ({"state": "cancelled", "ended_at": NOW - 2, "notes": (Note(code="x", message="cut to 512 tokens"),)},
          ("state cancelled", "⚠ cut to 512 tokens")),
-        ({"state": "failed", "ended_at": NOW - 2, "error": ErrorInfo(code="x", message="two engines", next_step="read")},
-         ("state failed", "two engines -> read")),
+        ({"state": "failed", "ended_at": NOW - 2, "error": ErrorInfo(code="x", message="two deaths", next_step="read")},
+         ("state failed", "two deaths -> read")),
     ],
 )  # fmt: skip
 def test_every_state(changes: dict[str, Any], facts: tuple[str, ...]) -> None:
