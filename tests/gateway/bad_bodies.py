@@ -184,5 +184,5 @@ BAD_BODIES: list[BadBody] = [
     _key("not-ascii", "sch\u00f6n", "printable ASCII"),
     _key("tab", "a\tb", "printable ASCII"),
     _key("images", "k" * 113, "112", IMAGES),
-    _key("generate", "\u732b", "112", GENERATE),
+    _key("generate", "\u00fcber", "112", GENERATE),
 ]  # fmt: skip
