@@ -42,6 +42,7 @@ ERRORS: dict[str, ErrorKind] = _kinds(
     ("cancelled", Fault.CLIENT, False, "submit the job again if you still want it"),
     ("queue_full", Fault.CAPACITY, True, "wait as long as retry_after_s says and send it again"),
     ("storage_full", Fault.CAPACITY, True, "free disk space at the router, or wait until results have expired"),
+    ("not_finished", Fault.CAPACITY, True, "ask again when Retry-After says"),
     ("deadline_unreachable", Fault.CAPACITY, False, "allow more time than the message estimates, or leave it out"),
     ("unavailable", Fault.CAPACITY, True, "wait a few seconds and send it again"),
     ("deadline_exceeded", Fault.CAPACITY, True, "send it again when the fleet is less busy"),

@@ -168,6 +168,9 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     body_timeout_s: Annotated[float, _of("seconds a request's body may take to arrive", **_positive_s)] = 30.0
     send_timeout_s: Annotated[float, _of("seconds a client may take to read its answer", **_positive_s)] = 60.0
     wait_s: Annotated[float, _of("seconds a synchronous request waits for its pictures", **_positive_s)] = 3600.0
+    cancel_on_disconnect: Annotated[
+        bool, _of("cancel a synchronous request's jobs when its client hangs up; never those with an Idempotency-Key")
+    ] = True
     router_timeout_s: Annotated[float, _of("seconds the router may take to answer", **_positive_s)] = 10.0
     drain_s: Annotated[float, _of("seconds open requests may take to finish when stopping", ge=0, le=1e6)] = 60.0
 

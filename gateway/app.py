@@ -1,8 +1,8 @@
 """The gateway process: HTTP on loopback in front, the link to the router behind.
 
 Here are the start, the listening and the stop; what is answered is in routes/. Stopping: no new connections;
-requests whose body has not arrived are refused; the others may finish within `drain_s`, then they are cut and
-their jobs cancelled; last the link closes. A second signal cuts at once.
+requests whose body has not arrived are refused; the others may finish within `drain_s`, then they are cut, and
+their jobs go on without them; last the link closes. A second signal cuts at once.
 """
 
 import asyncio
@@ -100,8 +100,9 @@ class Server:
         for task in (finished, cutting):
             task.cancel()
         await asyncio.gather(finished, cutting, return_exceptions=True)
+        self._link.keep_jobs()  # a gateway that stops cancels nothing: who had a key finds its job again
         await self._runner.cleanup()
-        await self._link.close()  # cancels the jobs of those that were cut
+        await self._link.close()
 
 
 async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:

@@ -1,6 +1,8 @@
 """What every route of the gateway shares, and the one way it writes JSON. Knows no dialect's fields."""
 
 import asyncio
+import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +14,8 @@ from common.errors import GenServeError
 from common.log import get_logger
 from common.messages import StatusQuery, StatusReply
 from common.settings import GatewaySettings, Loaded
-from gateway.dialects import models
+from gateway.dialects import keys, models
+from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
 from gateway.link import RouterLink
 
@@ -20,6 +23,7 @@ STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a
 STATUS_PAGES_MAX = 1000
 CHARSETS = frozenset({"utf-8", "utf8"})
 CLIENT_LABEL_CHARS_MAX = 128
+JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 _encoder = msgspec.json.Encoder()
 
@@ -132,3 +136,13 @@ def client_label(request: web.Request) -> str:
             param="X-GenServe-Client",
         )
     return label or request.remote or ""
+
+
+def request_key(request: web.Request, endpoint: str, asked: Body) -> keys.RequestKey | None:
+    """The request's Idempotency-Key, if it has one."""
+    return keys.read_key(request.headers.getall(keys.HEADER, []), endpoint, asked)
+
+
+def random_seed(key: keys.RequestKey | None) -> int:
+    """The seed of a request that names none: with a key, the same each time it is repeated."""
+    return random.randrange(keys.RANDOM_SEEDS) if key is None else key.seed

@@ -1,21 +1,19 @@
-"""The gateway's one connection to the router: a DEALER on the event loop, and the futures that wait on it.
+"""The gateway's one conversation with the router: what is asked, what is submitted, and the futures that wait on it.
 
-Knows the client's side of the grammar in common/messages; knows no HTTP and no dialect. The socket's
-descriptor is edge-triggered: it is read until empty, and looked at again after each send.
+Knows the client's side of the grammar in common/messages; knows no HTTP and no dialect.
 
-A submitted job is followed until it ends: WATCH every 5 s finds it again after a reconnection; a router that
-does not know it any more (it restarted without its journal) is given it again, with the same seed. A job
-that is released before its end is cancelled, and CANCEL is repeated until it is answered.
+Every submission carries a key, the client's own or one made up here. So an unanswered SUBMIT is simply sent again:
+after a reconnection, to a router that was restarted, as often as it takes; it is one job. An accepted job is
+followed until it ends: WATCH every 5 s finds it again after a reconnection; a router that does not know it any
+more (it restarted without its journal) is given it again. CANCEL, too, is repeated until it is answered.
 """
 
 import asyncio
 import itertools
 import uuid
 
-import zmq
-
 from common.clock import monotonic_s
-from common.codec import TO_CLIENT, Buffer, encode
+from common.codec import TO_CLIENT, Buffer
 from common.errors import ERRORS, GenServeError, ProtocolError
 from common.log import get_logger
 from common.messages import (
@@ -23,6 +21,7 @@ from common.messages import (
     CancelJob,
     Cancelled,
     ClientMessage,
+    DeadLettersReply,
     ErrorReply,
     Failed,
     JobProgress,
@@ -36,9 +35,9 @@ from common.messages import (
     Submit,
     Watch,
 )
-from common.sockets import Socket, dealer_socket
 from gateway.dialects.picture import Drawn
-from gateway.submission import Submission, job_failure, refusal, settle
+from gateway.line import HEAD_FRAMES, Line
+from gateway.submission import ENDED, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
@@ -46,13 +45,8 @@ WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answ
 CANCEL_REPEATS_MAX = 12  # one every WATCH_INTERVAL_S
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
 WAITING_MAX = 4096  # questions, and jobs followed, at one time
-HEAD_FRAMES = 3  # version, name, header; then the payload
-DRAIN_MESSAGES_MAX = 256  # read before the loop does something else
-CLOSE_LINGER_MS = 1000  # for the last CANCELs
-_READ = int(zmq.POLLIN)  # as plain integers: these are asked for after each message
-_READ_OR_WRITE = int(zmq.POLLIN | zmq.POLLOUT)
-_DONTWAIT = int(zmq.DONTWAIT)
-_SEND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+OWN_KEY = "k"  # begins the rid of a job with a key of the client's own: it is never cancelled by a late word
+CANCELLING = "c"  # begins the rid of a CANCEL that nobody waits for
 
 
 class RouterLink:
@@ -65,20 +59,17 @@ class RouterLink:
         self._numbers = itertools.count(1)
         self._asked: dict[str, asyncio.Future[tuple[Message, bytes]]] = {}  # by rid
         self._submitted: dict[str, Submission] = {}  # by rid, until released or ended
-        self._followed: dict[str, Submission] = {}  # those accepted, by job id
+        self._followed: dict[str, dict[str, Submission]] = {}  # those accepted, by job id and rid
         self._cancelling: dict[str, int] = {}  # job id -> repeats left
-        self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
         self._heard_at = monotonic_s()
         self._silence_s_max = ROUTER_SILENCE_S_MAX
+        self._keeps_jobs = False
         self._closed = False
 
     def open(self) -> None:
         """Connect, and keep connecting."""
         self._loop = asyncio.get_running_loop()
-        self._context: zmq.Context[Socket] = zmq.Context()
-        self._socket = dealer_socket(self._context, self.endpoint)
-        self._descriptor = int(self._socket.getsockopt(zmq.FD))
-        self._loop.add_reader(self._descriptor, self._on_ready)
+        self._line = Line(self.endpoint, self._on_frames)
         self._ticker = self._loop.create_task(self._tick())
 
     def drain(self) -> None:
@@ -86,25 +77,28 @@ class RouterLink:
         self._silence_s_max = max(self.answer_timeout_s, WATCHES_MISSED_MAX * WATCH_INTERVAL_S)
         self._check_silence()
 
+    def keep_jobs(self) -> None:
+        """From here on whoever leaves is cut by the gateway: what is accepted stays so, and nothing is cancelled."""
+        self._keeps_jobs = True
+
     async def close(self) -> None:
-        """Cancel the jobs that are still followed, fail whatever else waits, and drop the connection."""
+        """Fail whatever still waits, and drop the connection. Cancels no job."""
         self._closed = True
         self._ticker.cancel()
         await asyncio.gather(self._ticker, return_exceptions=True)
         for submission in list(self._submitted.values()):
-            self.release(submission)
+            self._forget(submission)
+            submission.release()
         for answer in self._asked.values():
             settle(answer, self._stopping())
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=CLOSE_LINGER_MS)
-        self._context.term()
+        self._line.close()
 
     def new_rid(self) -> str:
         """A name for the next question."""
         return str(next(self._numbers))
 
     async def ask(self, question: ClientMessage, *, timeout_s: float | None = None) -> tuple[Message, bytes]:
-        """The direct answer to JOB, FETCH, STATUS or PING, and its payload.
+        """The direct answer to JOB, FETCH, CANCEL, STATUS or PING, and its payload.
 
         Raises GenServeError unavailable where none comes in time, and the code of an ERROR that comes.
         """
@@ -112,37 +106,41 @@ class RouterLink:
         answer: asyncio.Future[tuple[Message, bytes]] = self._loop.create_future()
         self._asked[question.rid] = answer
         try:
-            self._send(question)
+            self._line.send(question)
             async with asyncio.timeout(self.answer_timeout_s if timeout_s is None else timeout_s):
                 return await answer
         except TimeoutError:
             raise self.unavailable() from None
         finally:
             self._asked.pop(question.rid, None)
-            self._unsent.pop(question.rid, None)
+            self._line.forget(question.rid)
 
-    def submit(self, spec: JobSpec) -> Submission:
-        """Send a job on its way. To be given to `release` in the end, whatever happens."""
+    def submit(self, spec: JobSpec, *, key: str = "", digest: str = "") -> Submission:
+        """Send a job on its way. To be given to `release` in the end, whatever happens.
+
+        `key` is the client's own, and `digest` that of its body; '' where it gave none.
+        """
         self._check_room(len(self._submitted))
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
-        rid = self.new_rid()
-        unanswered = self._loop.call_later(self.answer_timeout_s, self._end, rid, self.unavailable())
-        submission = Submission(rid, spec, self._loop.create_future(), unanswered)
+        rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
+        submission = Submission(Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest), self._loop)
+        submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
-        self._send(Submit(rid=rid, job=spec))
+        self._send_submit(submission)
         return submission
 
-    def release(self, submission: Submission) -> None:
-        """Nobody waits for it any more: cancelled where it has not ended."""
-        submission.unanswered.cancel()
-        unended = self._submitted.pop(submission.rid, None) is not None
-        if unended and submission.job_id:
-            self._followed.pop(submission.job_id, None)
+    def release(self, submission: Submission, *, cancel: bool) -> None:
+        """Nobody waits for it any more. `cancel`: it is cancelled where it has not ended.
+
+        Where not, one that the router has not answered yet goes on until it is: a repetition must find it.
+        """
+        submission.release()
+        if not cancel or self._keeps_jobs:
+            if submission.job_id or self._closed:
+                self._forget(submission)
+        elif self._forget(submission) and submission.job_id:  # without one, an ACCEPTED still to come is cancelled
             self._cancel(submission.job_id)
-        self._unsent.pop(submission.rid, None)  # an ACCEPTED still to come is answered CANCEL
-        if not submission.ended.cancel() and not submission.ended.cancelled():
-            submission.ended.exception()  # seen: whoever waited was told another failure first
 
     def unavailable(self) -> GenServeError:
         """What to raise where the router has not answered."""
@@ -150,98 +148,50 @@ class RouterLink:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def _send(self, message: ClientMessage) -> None:
-        frames = encode(message)
-        if self._unsent or not self._put(frames):
-            self._unsent[message.rid] = frames
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """Every call on the socket may have swallowed the descriptor's word that something happened."""
-        wanted = _READ_OR_WRITE if self._unsent else _READ
-        if int(self._socket.getsockopt(zmq.EVENTS)) & wanted:
-            self._loop.call_soon(self._on_ready)
-
-    def _put(self, frames: list[Buffer]) -> bool:
-        """False where no router is connected, or its queue is full."""
-        send = self._socket.send
-        try:
-            for frame in frames[:-1]:
-                send(frame, _SEND_MORE)
-            send(frames[-1], _DONTWAIT)
-        except zmq.Again:
-            return False
-        return True
-
-    def _flush(self) -> None:
-        while self._unsent:
-            rid = next(iter(self._unsent))
-            if not self._put(self._unsent[rid]):
-                return
-            del self._unsent[rid]
+    def _send_submit(self, submission: Submission) -> None:
+        submission.asked_now = monotonic_s()
+        self._line.send(submission.message)
 
     def _cancel(self, job_id: str) -> None:
         self._cancelling.setdefault(job_id, CANCEL_REPEATS_MAX)
-        self._send(CancelJob(rid=f"c{job_id}", job_id=job_id))
-
-    def _resubmit(self, submission: Submission) -> None:
-        submission.resubmits += 1
-        self._send(Submit(rid=submission.rid, job=submission.spec, key=submission.key))
+        self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._check_silence()
+            for job_id, followers in self._followed.items():
+                self._line.send(Watch(rid=next(iter(followers)), job_id=job_id))  # one speaks for all
+            just_now = monotonic_s() - WATCH_INTERVAL_S / 2
             for submission in self._submitted.values():
-                if submission.job_id:
-                    self._send(Watch(rid=f"w{submission.job_id}", job_id=submission.job_id))
-                elif submission.key:
-                    self._resubmit(submission)
+                if not submission.job_id and submission.asked_now < just_now:
+                    submission.resubmits += submission.resubmits > 0
+                    self._send_submit(submission)
             for job_id, repeats_left in list(self._cancelling.items()):
                 if repeats_left == 0:
                     self._log.warning("cancel.unanswered", job_id=job_id)
                     del self._cancelling[job_id]
                 else:
                     self._cancelling[job_id] = repeats_left - 1
-                    self._send(CancelJob(rid=f"c{job_id}", job_id=job_id))
+                    self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id))
 
     def _check_silence(self) -> None:
         if self._submitted and monotonic_s() - self._heard_at > self._silence_s_max:
             self._log.error("router.silent", endpoint=self.endpoint, jobs=len(self._submitted))
-            for submission in self._submitted.values():
-                settle(submission.ended, self.unavailable())
+            for submission in list(self._submitted.values()):
+                submission.settle(self.unavailable())
+                if submission.released:  # and was to be given to a router that had lost it
+                    self._forget(submission)
 
     # --- receiving -------------------------------------------------------------------------------
 
-    def _on_ready(self) -> None:
-        """Read until empty: the descriptor tells of changes only."""
-        if self._socket.closed:  # a call that was due when the link was closed
+    def _on_frames(self, frames: list[Buffer]) -> None:
+        self._heard_at = monotonic_s()
+        try:
+            message = TO_CLIENT.decode(frames)
+        except ProtocolError as error:
+            self._log.warning("message.refused", name=repr(frames[1:2]), error=error.message)
             return
-        for _ in range(DRAIN_MESSAGES_MAX):
-            try:
-                frames = self._receive()
-            except zmq.Again:
-                break
-            self._heard_at = monotonic_s()
-            try:
-                self._on_message(TO_CLIENT.decode(frames), frames[HEAD_FRAMES:])
-            except ProtocolError as error:
-                self._log.warning("message.refused", name=repr(frames[1:2]), error=error.message)
-            except Exception:  # the link must outlive a fault in handling one message
-                self._log.exception("message.failed", name=repr(frames[1:2]))
-        self._flush()
-        self._look_again()
-
-    def _receive(self) -> list[Buffer]:
-        """One message; the frames of its payload are not copied."""
-        frame = self._socket.recv(_DONTWAIT, copy=False)
-        frames: list[Buffer] = [frame.bytes]
-        while frame.more:
-            frame = self._socket.recv(_DONTWAIT, copy=False)
-            frames.append(frame.bytes if len(frames) < HEAD_FRAMES else frame.buffer)
-        return frames
-
-    def _on_message(self, message: Message, payload: list[Buffer]) -> None:
         match message:
             case JobProgress():
                 pass  # who waits for the whole answer is shown no steps
@@ -250,8 +200,8 @@ class RouterLink:
             case Rejected():
                 self._on_rejected(message)
             case Result() | Failed() | Cancelled():
-                self._on_end(message, payload)
-            case JobReply() | StatusReply() | Pong():
+                self._on_end(message, frames[HEAD_FRAMES:])
+            case JobReply() | StatusReply() | DeadLettersReply() | Pong():
                 self._answer(message.rid, message)
             case ErrorReply():
                 self._on_error(message)
@@ -259,66 +209,92 @@ class RouterLink:
     def _on_accepted(self, message: Accepted) -> None:
         submission = self._submitted.get(message.rid)
         if submission is None:  # released before the router's word came
-            self._cancel(message.job_id)
+            if not message.rid.startswith(OWN_KEY):
+                self._cancel(message.job_id)
             return
-        submission.unanswered.cancel()
+        submission.stop_clock()
+        settle(submission.answered, message)
         submission.job_id = message.job_id
-        self._followed[message.job_id] = submission
+        submission.ended_before = message.job.state in ENDED
+        if submission.released:
+            self._forget(submission)
+        else:
+            self._followed.setdefault(message.job_id, {})[message.rid] = submission
 
     def _on_rejected(self, message: Rejected) -> None:
-        submission = self._submitted.get(message.rid)
-        again = message.code == "unknown_model" or refusal(message).kind.retryable
-        if submission is not None and submission.key and again and submission.resubmits < RESUBMITS_MAX:
-            return  # admitted before; a restarted router must first hear from its daemons: the tick asks again
-        self._end(message.rid, refusal(message))
+        submission, error = self._submitted.get(message.rid), refusal(message)
+        if submission is not None and submission.resubmits:
+            again = message.code == "unknown_model" or error.kind.retryable
+            if again and submission.resubmits < RESUBMITS_MAX:
+                return  # admitted before; a restarted router must first hear from its daemons: the tick asks again
+        elif submission is not None and message.code == "unavailable":
+            submission.refused = error  # a router that is stopping: the next one is asked, while there is time
+            return
+        self._end(message.rid, error)
+
+    def _on_unanswered(self, submission: Submission) -> None:
+        self._end(submission.rid, submission.refused or self.unavailable())
 
     def _on_end(self, message: Result | Failed | Cancelled, payload: list[Buffer]) -> None:
+        waiting = self._followed.pop(message.job_id, {})
+        if not waiting and message.rid not in self._asked and not message.rid.startswith(CANCELLING):
+            return  # of a job that nobody waits for here
         data = b"".join(payload)
         self._answer(message.rid, message, data)
-        submission = self._followed.pop(message.job_id, None)
-        if submission is not None:
+        for rid in waiting:
             self._end(
-                submission.rid,
+                rid,
                 Drawn(job=message.job, picture=message.picture, data=data)
                 if isinstance(message, Result)
                 else job_failure(message),
             )
 
     def _end(self, rid: str, outcome: Drawn | GenServeError) -> None:
-        submission = self._submitted.pop(rid, None)
+        submission = self._submitted.get(rid)
         if submission is not None:
-            submission.unanswered.cancel()
-            self._unsent.pop(rid, None)
-            settle(submission.ended, outcome)
+            self._forget(submission)
+            submission.settle(outcome)
+
+    def _forget(self, submission: Submission) -> bool:
+        """Follow it no more. False where that was so already: it has ended."""
+        submission.stop_clock()
+        self._line.forget(submission.rid)
+        followers = self._followed.get(submission.job_id, {})
+        followers.pop(submission.rid, None)
+        if not followers:
+            self._followed.pop(submission.job_id, None)
+        return self._submitted.pop(submission.rid, None) is not None
 
     def _on_error(self, message: ErrorReply) -> None:
+        error = GenServeError(message.code if message.code in ERRORS else "internal", message.message)
+        submission = self._submitted.get(message.rid)
         if message.rid in self._asked:
-            code = message.code if message.code in ERRORS else "internal"
-            settle(self._asked[message.rid], GenServeError(code, message.message))
-        elif message.rid.startswith("c"):
-            self._cancelling.pop(message.rid[1:], None)
-        elif message.rid.startswith("w"):
-            self._on_lost(message.rid[1:])
+            settle(self._asked[message.rid], error)
+        elif message.rid.startswith(CANCELLING):
+            self._cancelling.pop(message.rid.removeprefix(CANCELLING), None)
+        elif submission is not None and submission.job_id and error.code == "not_found":
+            if submission.ended_before:  # a repetition that comes too late: the picture is no longer kept
+                self._end(message.rid, error)
+            else:
+                self._on_lost(submission.job_id)
         else:
             self._log.error("router.refused", rid=message.rid, code=message.code, error=message.message)
             self._end(message.rid, GenServeError("internal", "the router could not read the job"))
 
     def _on_lost(self, job_id: str) -> None:
-        """The router answered a WATCH with not_found: it does not have the job, so it may be sent again."""
-        submission = self._followed.pop(job_id, None)
-        if submission is None:
-            return
-        if submission.resubmits >= RESUBMITS_MAX:
-            self._end(submission.rid, GenServeError("unavailable", "the router lost the job repeatedly"))
-            return
-        self._log.warning("job.lost", job_id=job_id, resubmits=submission.resubmits)
-        submission.job_id = ""
-        submission.key = uuid.uuid4().hex  # from here on it is repeated until accepted, and must be one job
-        self._resubmit(submission)
+        """The router answered a WATCH with not_found: it does not have the job, so it is sent again."""
+        for submission in self._followed.pop(job_id, {}).values():
+            if submission.resubmits >= RESUBMITS_MAX:
+                self._end(submission.rid, GenServeError("unavailable", "the router lost the job repeatedly"))
+                continue
+            self._log.warning("job.lost", job_id=job_id, resubmits=submission.resubmits)
+            submission.job_id = ""
+            submission.resubmits += 1
+            self._send_submit(submission)
 
     def _answer(self, rid: str, message: Message, data: bytes = b"") -> None:
-        if rid.startswith("c"):
-            self._cancelling.pop(rid[1:], None)
+        if rid.startswith(CANCELLING):
+            self._cancelling.pop(rid.removeprefix(CANCELLING), None)
         elif rid in self._asked:
             settle(self._asked[rid], (message, data))
 

@@ -4,26 +4,53 @@ import asyncio
 from typing import TypeVar
 
 from common.errors import ERRORS, GenServeError
-from common.messages import Cancelled, ErrorInfo, Failed, JobSpec, Rejected
+from common.messages import Accepted, Cancelled, ErrorInfo, Failed, Rejected, Submit
 from gateway.dialects.errors import JobError
 from gateway.dialects.picture import Drawn
+
+ENDED = frozenset({"done", "failed", "cancelled"})  # as a JobView names states
 
 Outcome = TypeVar("Outcome")
 
 
 class Submission:
-    """One job on its way. `ended` gets its picture, or the GenServeError that it ended with."""
+    """One job on its way: `answered` gets the router's ACCEPTED, `ended` the picture, or either the error instead."""
 
-    __slots__ = ("ended", "job_id", "key", "resubmits", "rid", "spec", "unanswered")
+    __slots__ = (
+        "answered", "asked_now", "ended", "ended_before", "job_id", "message", "refused", "released", "resubmits",
+        "rid", "unanswered",
+    )  # fmt: skip
 
-    def __init__(self, rid: str, spec: JobSpec, ended: asyncio.Future[Drawn], unanswered: asyncio.TimerHandle) -> None:
-        self.rid = rid
-        self.spec = spec
-        self.ended = ended
-        self.unanswered = unanswered  # fails it where the router says neither yes nor no
+    def __init__(self, message: Submit, loop: asyncio.AbstractEventLoop) -> None:
+        self.rid = message.rid
+        self.message = message  # sent again, as it is, until it is answered: its key makes it one job
+        self.answered: asyncio.Future[Accepted] = loop.create_future()
+        self.ended: asyncio.Future[Drawn] = loop.create_future()
+        self.unanswered: asyncio.TimerHandle | None = None  # fails it where the router says neither yes nor no
+        self.asked_now = 0.0  # monotonic seconds: when it was last sent
+        self.refused: GenServeError | None = None  # by a router that is stopping; the next one may take it
         self.job_id = ""  # of the router's, while it has accepted it
-        self.key = ""  # of its resubmissions, once the router has lost it
-        self.resubmits = 0
+        self.ended_before = False  # its key was known, and the job of then had ended
+        self.resubmits = 0  # since the router lost it
+        self.released = False  # nobody waits for it any more
+
+    def settle(self, outcome: Drawn | GenServeError) -> None:
+        """It has ended, one way or the other."""
+        if isinstance(outcome, GenServeError):
+            settle(self.answered, outcome)
+        settle(self.ended, outcome)
+
+    def release(self) -> None:
+        """Nobody waits for it any more."""
+        self.released = True
+        for future in (self.answered, self.ended):
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # seen: whoever waited was told another failure first
+
+    def stop_clock(self) -> None:
+        """It is answered, or forgotten."""
+        if self.unanswered is not None:
+            self.unanswered.cancel()
 
 
 def settle(future: asyncio.Future[Outcome], outcome: Outcome | GenServeError) -> None:

@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from common.errors import GenServeError
 from common.process import die_with_parent, exit_config, explain
 from common.settings import (
-    Endpoint,
     GatewaySettings,
     GpuDaemonSettings,
     Loaded,
@@ -25,7 +23,8 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
-from genserve.flags import flag
+from genserve.flags import Router, client_endpoint, flag
+from genserve.job_commands import add_to
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -46,15 +45,6 @@ LOGS = "Logs"
 LogLevel = Annotated[str | None, flag(LogSettings, "level", name="--log-level", metavar="LEVEL", panel=LOGS)]
 LogFormat = Annotated[str | None, flag(LogSettings, "format", name="--log-format", metavar="FORMAT", panel=LOGS)]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="end when this parent has ended")]
-Router = Annotated[
-    str | None,
-    typer.Option(
-        "--router",
-        metavar="ENDPOINT",
-        show_default=False,
-        help="the router's client endpoint \\[default: tcp://127.0.0.1:12412] [GENSERVE_GATEWAY_ROUTER_ENDPOINT]",
-    ),
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -227,6 +217,15 @@ def generate(
     ] = None,
     negative_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What not to draw.")] = None,
     priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first. \\[default: 0]")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Fail where the picture cannot be there by then.")
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A name of your own: said again with the same job, it finds the job of then for a day."
+        ),
+    ] = None,
     router_: Router = None,
 ) -> None:
     """Draw one picture into a file, showing each step.
@@ -247,8 +246,9 @@ def generate(
         "guidance_scale": guidance,
         "seed": seed,
         "priority": priority,
+        "deadline_s": deadline,
     }
-    raise typer.Exit(run(_client_endpoint(router_), job, output))
+    raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
 
 
 @app.command(epilog="Examples:\n  genserve status\n  genserve status --json | jq .stats.running")
@@ -260,31 +260,19 @@ def status(
     """Show the GPUs, what they do, the queues and the models."""
     from genserve.status import status as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(_client_endpoint(router_), as_json=as_json))
+    raise typer.Exit(run(client_endpoint(router_), as_json=as_json))
 
 
 def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_: str | None) -> Loaded[S]:
     return load_settings(section, env=os.environ, flags=flags, log_flags={"level": level, "format": format_})
 
 
-def _client_endpoint(flag_: str | None) -> str:
-    """Where the router of `--router`, else of this machine's settings, listens to clients."""
-    if flag_ is not None:
-        try:
-            return msgspec.convert(flag_, Endpoint)
-        except msgspec.ValidationError:
-            raise typer.BadParameter(
-                f"{flag_!r} is not tcp://HOST:PORT, e.g. tcp://127.0.0.1:12412", param_hint="--router"
-            ) from None
-    gateway_ = load_settings(GatewaySettings, env=os.environ)
-    if gateway_.sources["gateway.router_endpoint"] != "default":
-        return gateway_.settings.router_endpoint
-    return load_settings(RouterSettings, env=os.environ).settings.client_endpoint
-
-
 def _follow_parent(pid: int | None) -> None:
     if pid is not None:
         die_with_parent(pid)
+
+
+add_to(app)
 
 
 def main() -> None:

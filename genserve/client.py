@@ -7,7 +7,7 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar
 
 import msgspec
 import zmq
@@ -20,15 +20,19 @@ from common.messages import (
     CancelJob,
     Cancelled,
     ClientMessage,
+    DeadLettersQuery,
+    DeadLettersReply,
     ErrorReply,
     Failed,
     JobProgress,
+    JobQuery,
     JobReply,
     JobSpec,
     JobView,
     Message,
     Picture,
     Rejected,
+    Requeue,
     Result,
     StatusQuery,
     StatusReply,
@@ -44,6 +48,7 @@ SEND_RETRY_S = 0.25
 CANCEL_TIMEOUT_S = 2.0
 
 News: TypeAlias = JobView | JobProgress
+A = TypeVar("A", bound=Message)
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,13 @@ class Client:
             workers += reply.workers
         return msgspec.structs.replace(reply, workers=tuple(workers))
 
-    def draw(self, job: JobSpec, on_news: Callable[[News], None]) -> Drawn:
+    def draw(self, job: JobSpec, on_news: Callable[[News], None], *, key: str = "") -> Drawn:
         """Submit a job and wait for its picture, through reconnections and restarts of the router.
 
+        `key`: a name of the caller's own, under which a job of then is found again; '' is one made up here.
         Raises GenServeError with the job's or the refusal's code. KeyboardInterrupt cancels the job.
         """
-        submit = Submit(rid=_name(), key=_name(), job=job)
+        submit = Submit(rid=_name(), key=key or _name(), job=job)
         job_id = ""
         ask_at = heard_at = monotonic_s()
         patience_s = self._answer_timeout_s
@@ -127,9 +133,31 @@ class Client:
             self._abandon(job_id, submit.rid)
             raise
 
-    def cancel(self, job_id: str) -> Message:
-        """End a job; the router's answer. Raises GenServeError unavailable."""
-        return self._ask(CancelJob(rid=_name(), job_id=job_id), within_s=self._answer_timeout_s)
+    def job(self, job_id: str) -> JobReply:
+        """How a job stands, and its history. Raises GenServeError not_found, unavailable."""
+        return self._answer(JobQuery(rid=_name(), job_id=job_id), JobReply)
+
+    def cancel(self, job_id: str) -> Cancelled:
+        """End a job. Raises GenServeError not_found, unavailable, invalid_request where it had ended before."""
+        answer: Message = self._answer(CancelJob(rid=_name(), job_id=job_id), (Cancelled, JobReply))
+        if isinstance(answer, JobReply):
+            text = f"the job {job_id} has ended before ({answer.job.state}): there is nothing left to cancel"
+            raise GenServeError("invalid_request", text)
+        assert isinstance(answer, Cancelled)
+        return answer
+
+    def dead_letters(self) -> list[JobView]:
+        """The poison jobs that are kept, oldest first, all pages together. Raises GenServeError unavailable."""
+        letters: list[JobView] = []
+        while True:
+            page = self._answer(DeadLettersQuery(rid=_name(), letters_from=len(letters)), DeadLettersReply)
+            letters += page.letters
+            if not page.letters or len(letters) >= page.letters_total:
+                return letters
+
+    def requeue(self, job_id: str) -> Accepted:
+        """Draw a poison job anew. Raises GenServeError with the refusal's code, unavailable."""
+        return self._answer(Requeue(rid=_name(), job_id=job_id), Accepted)
 
     def _abandon(self, job_id: str, rid: str) -> None:
         """Cancel a job nobody waits for any more; one just submitted must first be given its id."""
@@ -142,10 +170,16 @@ class Client:
             self._ask(CancelJob(rid=_name(), job_id=job_id), within_s=CANCEL_TIMEOUT_S)
 
     def _status(self, *, workers_from: int) -> StatusReply:
-        reply = self._ask(StatusQuery(rid=_name(), workers_from=workers_from), within_s=self._answer_timeout_s)
-        if isinstance(reply, StatusReply):
+        return self._answer(StatusQuery(rid=_name(), workers_from=workers_from), StatusReply)
+
+    def _answer(self, message: ClientMessage, kind: type[A] | tuple[type[A], ...]) -> A:
+        """The direct answer to a request, which must be of `kind`. Raises GenServeError with what it says instead."""
+        reply = self._ask(message, within_s=self._answer_timeout_s)
+        if isinstance(reply, kind):
             return reply
-        raise GenServeError("protocol_error", f"the router answered STATUS with {reply.NAME.decode()}")
+        _raise_refusal(reply, message.rid)
+        asked, told = message.NAME.decode(), reply.NAME.decode()
+        raise GenServeError("protocol_error", f"the router answered {asked} with {told}")
 
     def _ask(self, message: ClientMessage, *, within_s: float) -> Message:
         """The direct answer to a request, an ERROR included."""

@@ -1,14 +1,34 @@
 """Command-line flags made from the declared settings, so that help, defaults and units are written once.
 
-Knows how Typer declares an option; not what any setting does.
+Knows how Typer declares an option; not what any setting does. And --router, which many commands share.
 """
 
-from typing import Any, get_type_hints
+import os
+from typing import Annotated, Any, get_type_hints
 
+import msgspec
 import typer
 from msgspec import Meta
 
-from common.settings import OLDER_NAMES, PREFIX, Section
+from common.settings import (
+    OLDER_NAMES,
+    PREFIX,
+    Endpoint,
+    GatewaySettings,
+    RouterSettings,
+    Section,
+    load_settings,
+)
+
+Router = Annotated[
+    str | None,
+    typer.Option(
+        "--router",
+        metavar="ENDPOINT",
+        show_default=False,
+        help="the router's client endpoint \\[default: tcp://127.0.0.1:12412] [GENSERVE_GATEWAY_ROUTER_ENDPOINT]",
+    ),
+]
 
 
 def description(section: type[Section], key: str) -> str:
@@ -39,3 +59,18 @@ def flag(section: type[Section], key: str, *, metavar: str = "", name: str = "",
         show_default=False,
         rich_help_panel=panel,
     )
+
+
+def client_endpoint(flag_: str | None) -> str:
+    """Where the router of `--router`, else of this machine's settings, listens to clients."""
+    if flag_ is not None:
+        try:
+            return msgspec.convert(flag_, Endpoint)
+        except msgspec.ValidationError:
+            raise typer.BadParameter(
+                f"{flag_!r} is not tcp://HOST:PORT, e.g. tcp://127.0.0.1:12412", param_hint="--router"
+            ) from None
+    gateway = load_settings(GatewaySettings, env=os.environ)
+    if gateway.sources["gateway.router_endpoint"] != "default":
+        return gateway.settings.router_endpoint
+    return load_settings(RouterSettings, env=os.environ).settings.client_endpoint

@@ -20,18 +20,20 @@ from common.messages import JobSpec
 from genserve.client import Client, Drawn, News
 from genserve.files import write_atomically
 
+KEY_CHARS_MAX = 128
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 
 
-def generate(endpoint: str, job: dict[str, Any], output: Path | None) -> int:
+def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: str = "") -> int:
     """Draw `job` (fields of JobSpec) into `output`, by default genserve-<job>.png. The exit status."""
     out, err = Console(), Console(stderr=True)
     spec = job_spec(job)
+    check_key(key)
     check_output(output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` cancel the job like Ctrl-C
     try:
         with Client(endpoint) as client, ProgressLine(err) as line:
-            drawn = client.draw(spec, line.show)
+            drawn = client.draw(spec, line.show, key=key)
     except KeyboardInterrupt:
         err.print("cancelled")
         return EXIT_INTERRUPTED
@@ -51,6 +53,12 @@ def job_spec(fields: dict[str, Any]) -> JobSpec:
         name = found[1] if found else None
         what = re.sub(r" - at `.*`$", "", text)
         raise GenServeError("invalid_request", f"{name or 'the job'}: {what}", param=name) from None
+
+
+def check_key(key: str) -> None:
+    """Refuse what the router would not read as a key."""
+    if len(key) > KEY_CHARS_MAX:
+        raise typer.BadParameter(f"it has {len(key)} characters, and may have {KEY_CHARS_MAX}", param_hint="--key")
 
 
 def parse_size(text: str) -> tuple[int, int]:

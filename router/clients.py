@@ -78,7 +78,7 @@ class Clients:
         known = self._state.keys.get(OWNER, submit.key)
         if known is None:
             return None
-        if known.digest != digest(submit.job):
+        if known.digest != digest(submit):
             raise GenServeError(
                 "key_conflict", f"the key {submit.key!r} stands for a job with another body", param="key"
             )
@@ -149,7 +149,7 @@ class Clients:
 
     def _take_key(self, submit: Submit, job: Job) -> None:
         state = self._state
-        key = Key(job.job_id, digest(submit.job), state.wall)
+        key = Key(job.job_id, digest(submit), state.wall)
         state.keys.take(OWNER, submit.key, key)
         state.append(KeyTaken(owner=OWNER, key=submit.key, job_id=job.job_id, digest=key.digest, taken_at=key.taken_at))
 

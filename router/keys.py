@@ -9,7 +9,7 @@ from hashlib import blake2b
 
 from msgspec import msgpack
 
-from common.messages import JobSpec
+from common.messages import Submit
 
 KEYS_MAX = 200_000  # remembered at once; the oldest go first
 
@@ -51,6 +51,6 @@ class Keys:
         return oldest[0]
 
 
-def digest(spec: JobSpec) -> bytes:
-    """What makes two jobs the same job."""
-    return blake2b(msgpack.encode(spec), digest_size=16).digest()
+def digest(submit: Submit) -> bytes:
+    """What makes two submissions of one key the same: the digest that the client gives, else the job."""
+    return blake2b(msgpack.encode(submit.digest or submit.job), digest_size=16).digest()

@@ -90,6 +90,10 @@ class Service:
         )
         return self._open(request, timeout_s)
 
+    def delete(self, path: str, timeout_s: float = 30.0) -> tuple[int, Any, dict[str, str]]:
+        """(status, JSON body, headers) of a DELETE."""
+        return self._open(urllib.request.Request(self.http_url + path, method="DELETE"), timeout_s)
+
     @staticmethod
     def _open(request: urllib.request.Request, timeout_s: float) -> tuple[int, Any, dict[str, str]]:
         try:

@@ -23,11 +23,15 @@ class ClientMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Submit(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask for one picture, and watch it. The same `key` and job again is the same job."""
+    """Ask for one picture, and watch it. The same `key` and job again is the same job.
+
+    `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
+    """
 
     NAME = b"SUBMIT"
     job: JobSpec
     key: Label = ""
+    digest: Label = ""
 
 
 class CancelJob(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
 Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=-10, le=10)]
+Deadline = Annotated[float, Meta(gt=0, le=1e7)]  # seconds from acceptance to the picture
 
 SHOWN_CHARS_MAX = 40  # of a wrong value or name, in its error
 INT_DIGITS_MAX = 40  # far beyond every bound; a longer number is too large, whatever it is
@@ -54,6 +55,13 @@ def read(body: bytes, type_: type[B]) -> B:
     except TypeError:
         missing = next(name for name, field in fields.items() if field.required and name not in given)
         raise GenServeError("invalid_request", f"{missing} is missing", param=missing) from None
+
+
+def said(request: Body) -> bytes:
+    """What a request says beyond defaults: the same bytes for the same wish, however its JSON was written."""
+    fields = _fields(type(request))
+    given = {name: getattr(request, name) for name in fields}
+    return msgspec.json.encode({name: value for name, value in given.items() if value != fields[name].default})
 
 
 def not_blank(name: str, text: str) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from common.errors import ERRORS, GenServeError
 from common.messages import ErrorInfo
 
-UNAVAILABLE_RETRY_AFTER_S = 2.0
+RETRY_AFTER_S = {"unavailable": 2.0, "not_finished": 2.0, "storage_full": 30.0}  # where nobody knows better
 
 STATUS = {
     "invalid_request": 400,
@@ -22,6 +22,7 @@ STATUS = {
     "method_not_allowed": 405,
     "cancelled": 409,
     "too_large": 413,
+    "not_finished": 409,
     "key_conflict": 422,
     "deadline_unreachable": 422,
     "queue_full": 429,
@@ -48,9 +49,18 @@ _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large"
 class HttpError(GenServeError):
     """A refusal that has an HTTP status of its own, e.g. 415."""
 
-    def __init__(self, status: int, message: str, *, param: str | None = None, next_step: str = "") -> None:
-        code = _CODE_OF_STATUS.get(status, "invalid_request" if status < 500 else "internal")
-        super().__init__(code, message, param=param)
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        next_step: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        code = code or _CODE_OF_STATUS.get(status, "invalid_request" if status < 500 else "internal")
+        super().__init__(code, message, param=param, retry_after_s=retry_after_s)
         self.status = status
         self.next_step = next_step
 
@@ -100,8 +110,8 @@ def headers_of(error: GenServeError) -> dict[str, str]:
     """When to come back (whole seconds, at least 1, and milliseconds), or that there is no point in it."""
     headers = {} if error.kind.retryable else {"x-should-retry": "false"}
     retry_after_s = error.retry_after_s
-    if retry_after_s is None and error.code == "unavailable":
-        retry_after_s = UNAVAILABLE_RETRY_AFTER_S
+    if retry_after_s is None:
+        retry_after_s = RETRY_AFTER_S.get(error.code)
     if retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
         headers["retry-after-ms"] = str(max(1, math.ceil(retry_after_s * 1000)))

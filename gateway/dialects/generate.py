@@ -28,6 +28,7 @@ class GenerateRequest(body.Body, frozen=True, kw_only=True):
     height: body.Side | None = None
     width: body.Side | None = None
     priority: body.Priority = 0
+    deadline_s: body.Deadline | None = None
     save_disk_path: bool | str = False  # yes or no, never a path
 
     @property
@@ -50,8 +51,8 @@ def read_request(data: bytes) -> GenerateRequest:
     return request
 
 
-def to_job(request: GenerateRequest, *, model: str, client: str) -> JobSpec:
-    """The job; without a seed the router draws one."""
+def to_job(request: GenerateRequest, *, model: str, client: str, random_seed: int) -> JobSpec:
+    """The job; `random_seed` is for a request that names none."""
     save = request.save_disk_path
     return JobSpec(
         prompt=request.prompt,
@@ -60,9 +61,10 @@ def to_job(request: GenerateRequest, *, model: str, client: str) -> JobSpec:
         height=request.height or 0,
         steps=request.num_inference_steps or 0,
         guidance_scale=request.cfg,
-        seed=request.seed,
+        seed=random_seed if request.seed is None else request.seed,
         priority=request.priority,
         client=client,
+        deadline_s=request.deadline_s,
         save=save if isinstance(save, bool) else save.strip().lower() not in _NO,
     )
 

@@ -2,7 +2,7 @@
 
 Pure. What is accepted is done or, where it cannot change the picture, said so in `warnings`; what is
 not done is refused with `unsupported`. Extras that OpenAI lacks: seed, num_inference_steps, guidance_scale,
-negative_prompt, true_cfg_scale, priority.
+negative_prompt, true_cfg_scale, priority, deadline_s.
 """
 
 import re
@@ -18,7 +18,6 @@ from gateway.dialects.body import show
 from gateway.dialects.picture import Drawn, PictureFacts, picture_facts
 
 N_MAX = 10
-RANDOM_SEEDS = 2**32  # seeds drawn here are below this: easy to write down
 PARAMS = {"steps": "num_inference_steps", "width": "size", "height": "size"}  # JobSpec's name: this dialect's
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
@@ -56,6 +55,7 @@ class ImagesRequest(body.Body, frozen=True, kw_only=True):
     negative_prompt: body.NegativePrompt = ""
     true_cfg_scale: body.TrueCfg | None = None
     priority: body.Priority = 0
+    deadline_s: body.Deadline | None = None
 
 
 class Warned(Struct, frozen=True, kw_only=True):
@@ -123,6 +123,7 @@ def to_jobs(request: ImagesRequest, *, model: str, client: str, random_seed: int
             seed=first + index,
             priority=request.priority,
             client=client,
+            deadline_s=request.deadline_s,
         )
         for index in range(request.n)
     ]

@@ -2,13 +2,17 @@
 
 from aiohttp import web
 
-from gateway.routes import fleet, generate, health, home, images, models
+from gateway.routes import fleet, generate, health, home, images, jobs, models
 
 
 def add_all(router: web.UrlDispatcher) -> None:
     """Every path that this gateway serves."""
     router.add_get("/", home.get_home)
     router.add_post("/v1/images/generations", images.post_generations)
+    router.add_post("/v1/jobs", jobs.post_job)
+    router.add_get("/v1/jobs/{job_id}", jobs.get_job)
+    router.add_delete("/v1/jobs/{job_id}", jobs.delete_job)
+    router.add_get("/v1/jobs/{job_id}/image", jobs.get_image)
     router.add_get("/v1/models", models.get_models)
     router.add_get("/v1/models/{name:.+}", models.get_model)
     router.add_post("/generate", generate.post_generate)

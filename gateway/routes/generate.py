@@ -1,29 +1,38 @@
 """The older dialect's POST /generate and GET /task/{id}."""
 
-import re
-
 from aiohttp import web
 
 from common.errors import GenServeError
 from common.messages import Cancelled, Failed, Fetch, JobReply, Result
-from gateway.context import GATEWAY, client_label, read_json_body, reply
+from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import generate
 from gateway.dialects.errors import fields_named
+from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import draw
 from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
-
-_JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
 async def post_generate(request: web.Request) -> web.Response:
     """Draw one picture and answer with it."""
     gateway = request.app[GATEWAY]
     asked = generate.read_request(await read_json_body(request))
-    job = generate.to_job(asked, model=await gateway.model_meant(asked.model_asked), client=client_label(request))
-    with fields_named(generate.PARAMS):
-        (drawn,) = await draw(gateway.link, [job], wait_s=gateway.settings.wait_s)
+    key = request_key(request, "generate", asked)
+    job = generate.to_job(
+        asked,
+        model=await gateway.model_meant(asked.model_asked),
+        client=client_label(request),
+        random_seed=random_seed(key),
+    )
+    with fields_named(generate.PARAMS), told_as_header(key):
+        (drawn,) = await draw(
+            gateway.link,
+            [job],
+            wait_s=gateway.settings.wait_s,
+            key=key,
+            cancel_on_disconnect=gateway.settings.cancel_on_disconnect,
+        )
     request[JOB_IDS] = [drawn.job.job_id]
     return reply(generate.to_response(drawn))
 
@@ -31,7 +40,7 @@ async def post_generate(request: web.Request) -> web.Response:
 async def get_task(request: web.Request) -> web.Response:
     """How a job stands; its picture once it is drawn, as often as asked while the router keeps it."""
     gateway, task_id = request.app[GATEWAY], request.match_info["task_id"]
-    if not _JOB_ID.fullmatch(task_id):
+    if not JOB_ID.fullmatch(task_id):
         raise GenServeError("not_found", "a task id is the 32 hexadecimal digits that task_id gave", param="task_id")
     answer, data = await gateway.link.ask(Fetch(rid=gateway.link.new_rid(), job_id=task_id))
     match answer:

@@ -1,13 +1,12 @@
 """POST /v1/images/generations."""
 
-import random
-
 from aiohttp import web
 
 from common.clock import wall_s
-from gateway.context import GATEWAY, client_label, read_json_body, reply
+from gateway.context import GATEWAY, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import openai
 from gateway.dialects.errors import fields_named
+from gateway.dialects.keys import told_as_header
 from gateway.drawing import draw
 from gateway.middleware import JOB_IDS
 
@@ -16,13 +15,20 @@ async def post_generations(request: web.Request) -> web.Response:
     """Draw n pictures and answer with all of them."""
     gateway = request.app[GATEWAY]
     asked = openai.read_request(await read_json_body(request))
+    key = request_key(request, "images", asked)
     jobs = openai.to_jobs(
         asked,
         model=await gateway.model_meant(asked.model),
         client=client_label(request),
-        random_seed=random.randrange(openai.RANDOM_SEEDS),
+        random_seed=random_seed(key),
     )
-    with fields_named(openai.PARAMS):
-        drawn = await draw(gateway.link, jobs, wait_s=gateway.settings.wait_s)
+    with fields_named(openai.PARAMS), told_as_header(key):
+        drawn = await draw(
+            gateway.link,
+            jobs,
+            wait_s=gateway.settings.wait_s,
+            key=key,
+            cancel_on_disconnect=gateway.settings.cancel_on_disconnect,
+        )
     request[JOB_IDS] = [each.job.job_id for each in drawn]
     return reply(openai.to_response(asked, drawn, created=int(wall_s())))

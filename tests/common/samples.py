@@ -158,7 +158,7 @@ LIMITS = RouterLimits(
 PAYLOAD = (b"abc", b"de")
 
 CLIENT: list[Message] = [
-    Submit(rid="1", job=SPEC, key="k"),
+    Submit(rid="1", job=SPEC, key="k", digest="d" * 64),
     Submit(rid="1", job=JobSpec(prompt="x")),
     CancelJob(rid="2", job_id=JOB_ID),
     Watch(rid="3", job_id=JOB_ID),

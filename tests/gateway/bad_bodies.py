@@ -7,6 +7,8 @@ from typing import Any
 
 IMAGES = "/v1/images/generations"
 GENERATE = "/generate"
+JOBS = "/v1/jobs"
+KEY = "Idempotency-Key"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,15 @@ def _images(name: str, param: str | None, says: str = "", *, code: str = "invali
 def _generate(name: str, param: str, says: str = "", **fields: Any) -> BadBody:
     body = json.dumps({"prompt": "a fox", **fields}).encode()
     return BadBody(f"generate-{name}", body, param, path=GENERATE, says=says or param)
+
+
+def _job(name: str, param: str, says: str = "", **fields: Any) -> BadBody:
+    body = json.dumps({"prompt": "a fox", **fields}).encode()
+    return BadBody(f"job-{name}", body, param, path=JOBS, says=says or param)
+
+
+def _key(name: str, key: str, says: str, path: str = JOBS) -> BadBody:
+    return BadBody(f"key-{name}", b'{"prompt": "a fox"}', KEY, path=path, headers={KEY: key}, says=says)
 
 
 def _raw(name: str, body: bytes, says: str, path: str = IMAGES) -> BadBody:
@@ -149,4 +160,29 @@ BAD_BODIES: list[BadBody] = [
     _generate("seed-text", "seed", seed="42"),
     _generate("save-number", "save_disk_path", save_disk_path=1),
     _generate("unknown-field", "steps", "no field", steps=4),
+    _generate("deadline-zero", "deadline_s", deadline_s=0),
+    _images("deadline-negative", "deadline_s", deadline_s=-1),
+    _images("deadline-text", "deadline_s", deadline_s="1 h"),
+    _raw("job-list", b"[]", "one JSON object", JOBS),
+    BadBody("job-no-prompt", b"{}", "prompt", path=JOBS, says="prompt is missing"),
+    BadBody("job-plain", b'{"prompt": "a"}', "Content-Type", path=JOBS, headers={"Content-Type": "text/plain"},
+            status=415, code="unsupported", says="application/json"),
+    BadBody("job-foreign-origin", b'{"prompt": "a"}', "Origin", path=JOBS, headers={"Origin": "http://evil.example"},
+            status=403, says="same origin"),
+    _job("prompt-blank", "prompt", "prompt is empty", prompt=" "),
+    _job("size", "size", "WIDTHxHEIGHT", size="big"),
+    _job("n", "n", "no field", n=2),
+    _job("steps", "num_inference_steps", num_inference_steps=0),
+    _job("seed", "seed", seed=-1),
+    _job("priority", "priority", priority=-11),
+    _job("deadline-huge", "deadline_s", deadline_s=1e9),
+    _job("deadline-endless", "deadline_s", "deadline_s = 'never'", deadline_s="never"),
+    _job("guidance", "guidance_scale", guidance_scale="high"),
+    _job("misspelt", "guidance", "did you mean guidance_scale?", guidance=3),
+    _key("empty", "", "1 to 112 printable ASCII"),
+    _key("long", "k" * 113, "113 characters"),
+    _key("not-ascii", "sch\u00f6n", "printable ASCII"),
+    _key("tab", "a\tb", "printable ASCII"),
+    _key("images", "k" * 113, "112", IMAGES),
+    _key("generate", "\u00fcber", "112", GENERATE),
 ]  # fmt: skip

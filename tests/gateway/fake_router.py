@@ -20,6 +20,7 @@ from common.messages import (
     ErrorReply,
     Failed,
     Fetch,
+    JobMoment,
     JobProgress,
     JobQuery,
     JobReply,
@@ -56,9 +57,14 @@ class FakeJob:
 
     spec: JobSpec
     view: JobView
-    watchers: dict[bytes, str] = field(default_factory=dict)  # routing id -> rid of its last request
+    watchers: dict[tuple[bytes, str], None] = field(default_factory=dict)  # (routing id, rid), in order
     data: bytes = b""
     error: ErrorInfo | None = None
+    moments: list[JobMoment] = field(default_factory=list)
+
+    def happened(self, event: str, detail: str = "") -> None:
+        """Add to its history."""
+        self.moments.append(JobMoment(at=wall_s(), event=event, detail=detail))
 
 
 class FakeRouter:
@@ -66,11 +72,13 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.jobs: dict[str, FakeJob] = {}
+        self.keys: dict[str, tuple[object, str]] = {}  # key -> what it was sent with, the job's id
         self.received: list[Message] = []
         self.draws: Callable[[JobSpec], bool] = lambda _spec: True  # else the job waits for `finish`
         self.refuse: Callable[[JobSpec], Rejected | None] = lambda _spec: None
         self.fails: Callable[[JobSpec], ErrorInfo | None] = lambda _spec: None
         self.silent: set[type[Message]] = set()  # requests left unanswered
+        self.lost_pictures = False  # those of ended jobs are no longer kept
         self.picture_size = 1000
         self.notes: tuple[Note, ...] = ()
         self.workers: tuple[WorkerView, ...] = WORKERS
@@ -79,6 +87,7 @@ class FakeRouter:
         self.default_model = "flux-tiny-random"
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._last_peer = b""
         self._orders: list[Callable[[zmq.Socket[bytes]], object]] = []
         self.endpoint = "tcp://127.0.0.1:*"
 
@@ -103,6 +112,15 @@ class FakeRouter:
     def forget(self) -> None:
         """As a router that restarted without its journal."""
         self.jobs.clear()
+        self.keys.clear()
+
+    def expire(self, job_id: str) -> None:
+        """As a router that keeps an ended job no longer, but its key."""
+        del self.jobs[job_id]
+
+    def accept_late(self, message: Submit) -> None:
+        """Answer a SUBMIT that was left unanswered, now, to the peer that spoke last."""
+        self._order(lambda socket: self._submit(socket, self._last_peer, message))
 
     def finish(self, job_id: str) -> None:
         """Draw a job that waits."""
@@ -110,7 +128,7 @@ class FakeRouter:
 
     def send_all(self, frames: list[bytes]) -> None:
         """Send raw frames to every watcher."""
-        peers = {peer for job in self.jobs.values() for peer in job.watchers}
+        peers = {peer for job in self.jobs.values() for peer, _ in job.watchers}
         self._order(lambda socket: [socket.send_multipart([peer, *frames]) for peer in peers])
 
     def count(self, kind: type[Message]) -> int:
@@ -144,6 +162,7 @@ class FakeRouter:
             order(socket)
         if socket.poll(POLL_MS):
             peer, *frames = socket.recv_multipart()
+            self._last_peer = peer
             message = FROM_CLIENT.decode(frames)
             self.received.append(message)
             if type(message) not in self.silent:
@@ -167,21 +186,27 @@ class FakeRouter:
     def _about(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, job: FakeJob) -> None:
         rid = message.rid  # type: ignore[attr-defined]  # every client message has one
         ended = job.view.state in {"done", "failed", "cancelled"}
-        if isinstance(message, CancelJob) and not ended:
-            job.view = structs.replace(job.view, state="cancelled")
+        if isinstance(message, CancelJob) and (not ended or job.view.state == "cancelled"):
+            if not ended:
+                job.happened("cancelled")
+            job.view = structs.replace(job.view, state="cancelled", ended_at=wall_s())
             self._send(socket, peer, Cancelled(rid=rid, job_id=job.view.job_id, job=job.view))
-            for watcher, watch_rid in job.watchers.items():
-                if watcher != peer:
-                    self._send(socket, watcher, Cancelled(rid=watch_rid, job_id=job.view.job_id, job=job.view))
+            for watcher, watch_rid in job.watchers:
+                self._send(socket, watcher, Cancelled(rid=watch_rid, job_id=job.view.job_id, job=job.view))
+            job.watchers.clear()
         elif isinstance(message, Watch | Fetch) and ended:
             self._tell_end(socket, peer, rid, job)
         else:
             if isinstance(message, Watch):
-                job.watchers[peer] = rid
-            self._send(socket, peer, JobReply(rid=rid, job_id=job.view.job_id, job=job.view))
+                job.watchers[peer, rid] = None
+            history = tuple(job.moments) if isinstance(message, JobQuery) else ()
+            self._send(socket, peer, JobReply(rid=rid, job_id=job.view.job_id, job=job.view, history=history))
 
     def _submit(self, socket: zmq.Socket[bytes], peer: bytes, message: Submit) -> None:
         spec = message.job
+        if message.key in self.keys:
+            self._submit_again(socket, peer, message)
+            return
         refusal = self.refuse(spec)
         if refusal is not None:
             self._send(socket, peer, structs.replace(refusal, rid=message.rid))
@@ -194,7 +219,11 @@ class FakeRouter:
             started_at=wall_s(), ended_at=0.0, step=0, position=0, eta_s=None, attempts=1,
             worker_id="host/cuda:1", device="cuda:1", notes=self.notes, error=None, picture=None, timings=None,
         )  # fmt: skip
-        job = self.jobs[view.job_id] = FakeJob(spec, view, {peer: message.rid})
+        job = self.jobs[view.job_id] = FakeJob(spec, view, {(peer, message.rid): None})
+        job.happened("accepted")
+        job.happened("started", view.worker_id)
+        if message.key:
+            self.keys[message.key] = (message.digest or spec, view.job_id)
         self._send(socket, peer, Accepted(rid=message.rid, job_id=view.job_id, job=view))
         self._send(
             socket, peer, JobProgress(rid=message.rid, job_id=view.job_id, state="running", step=1, steps=view.steps)
@@ -202,13 +231,38 @@ class FakeRouter:
         if self.draws(spec):
             self._end(socket, job)
 
+    def _submit_again(self, socket: zmq.Socket[bytes], peer: bytes, message: Submit) -> None:
+        known, job_id = self.keys[message.key]
+        job, rid = self.jobs.get(job_id), message.rid
+        if known != (message.digest or message.job):
+            text = f"the key {message.key!r} stands for a job with another body"
+            self._send(socket, peer, Rejected(rid=rid, code="key_conflict", message=text, param="key"))
+        elif job is None:
+            text = f"the job {job_id} of this key has ended and is no longer kept"
+            self._send(socket, peer, Rejected(rid=rid, code="not_found", message=text, param="key"))
+        else:
+            self._send(socket, peer, Accepted(rid=rid, job_id=job_id, job=job.view, repeated=True))
+            if job.view.state in {"done", "failed", "cancelled"}:
+                self._tell_end(socket, peer, rid, job)
+            else:
+                job.watchers[peer, rid] = None
+
     def _end(self, socket: zmq.Socket[bytes], job: FakeJob) -> None:
         job.error = self.fails(job.spec)
         job.data = picture_bytes(job.view.seed, self.picture_size)
         state = "failed" if job.error else "done"
-        job.view = structs.replace(job.view, state=state, ended_at=job.view.created_at + 1.25, error=job.error)
-        for peer, rid in job.watchers.items():
+        view = job.view
+        picture = Picture(
+            format="png", width=view.width, height=view.height, drawn_width=min(view.width, 128),
+            drawn_height=min(view.height, 128), bytes=len(job.data), sha256=hashlib.sha256(job.data).hexdigest(),
+        )  # fmt: skip
+        job.view = structs.replace(
+            view, state=state, ended_at=view.created_at + 1.25, error=job.error, picture=None if job.error else picture
+        )
+        job.happened(state)
+        for peer, rid in list(job.watchers):
             self._tell_end(socket, peer, rid, job)
+        job.watchers.clear()
 
     def _tell_end(self, socket: zmq.Socket[bytes], peer: bytes, rid: str, job: FakeJob) -> None:
         view = job.view
@@ -217,12 +271,13 @@ class FakeRouter:
         elif job.error:
             self._send(socket, peer, Failed(rid=rid, job_id=view.job_id, job=view, error=job.error))
         else:
+            if self.lost_pictures:
+                text = f"the picture of job {view.job_id} is no longer kept"
+                self._send(socket, peer, ErrorReply(rid=rid, code="not_found", message=text))
+                return
             parts = split_payload(job.data)
-            picture = Picture(
-                format="png", width=view.width, height=view.height, drawn_width=min(view.width, 128),
-                drawn_height=min(view.height, 128), bytes=len(job.data), sha256=hashlib.sha256(job.data).hexdigest(),
-            )  # fmt: skip
-            end = Result(rid=rid, job_id=view.job_id, job=view, picture=picture, parts=part_sizes(parts))
+            assert view.picture is not None
+            end = Result(rid=rid, job_id=view.job_id, job=view, picture=view.picture, parts=part_sizes(parts))
             self._send(socket, peer, end, *parts)
 
     def _status(self, question: StatusQuery) -> StatusReply:

@@ -28,7 +28,7 @@ def _generate(**fields: Any) -> generate.GenerateRequest:
 
 
 def _job(**fields: Any) -> JobSpec:
-    return generate.to_job(_generate(**fields), model="", client="me")
+    return generate.to_job(_generate(**fields), model="", client="me", random_seed=77)
 
 
 def _drawn(**changes: Any) -> Drawn:
@@ -42,12 +42,12 @@ def _drawn(**changes: Any) -> Drawn:
 def test_everything_asked_reaches_the_jobs() -> None:
     request = _images(
         n=3, size="640x480", seed=9, num_inference_steps=12, guidance_scale=2, negative_prompt="fog",
-        true_cfg_scale=3.5, priority=-2, model="x",
+        true_cfg_scale=3.5, priority=-2, deadline_s=12.5, model="x",
     )  # fmt: skip
     jobs = openai.to_jobs(request, model="flux1-dev", client="me", random_seed=1)
     expected = JobSpec(
         prompt="a fox", negative_prompt="fog", model="flux1-dev", width=640, height=480, steps=12, guidance_scale=2.0,
-        true_cfg_scale=3.5, seed=9, priority=-2, client="me",
+        true_cfg_scale=3.5, seed=9, priority=-2, client="me", deadline_s=12.5,
     )  # fmt: skip
     assert jobs == [expected, structs.replace(expected, seed=10), structs.replace(expected, seed=11)]
 
@@ -121,7 +121,8 @@ def test_older_names_reach_the_job() -> None:
     assert _job(**asked) == JobSpec(
         prompt="a fox", steps=20, seed=3, guidance_scale=4.0, height=512, width=768, priority=5, client="me"
     )
-    assert _job() == JobSpec(prompt="a fox", client="me")  # a missing seed is not 42
+    assert _job() == JobSpec(prompt="a fox", client="me", seed=77)  # a missing seed is not 42
+    assert _job(deadline_s=90).deadline_s == 90.0
 
 
 def test_either_name_names_the_model() -> None:

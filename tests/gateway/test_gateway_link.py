@@ -10,12 +10,14 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.messages import CancelJob, JobSpec, Ping, Pong, Rejected, Submit, Watch
 from gateway import link as link_module
+from gateway.dialects.keys import RequestKey
 from gateway.drawing import draw
 from gateway.link import RouterLink
 from tests.gateway.conftest import until
 from tests.gateway.fake_router import FakeRouter, picture_bytes
 
 SPEC = JobSpec(prompt="a fox", seed=3)
+KEY = RequestKey(endpoint="images", name="mine", digest="d" * 64)
 
 
 @asynccontextmanager
@@ -95,9 +97,10 @@ async def test_a_router_that_lost_the_job_is_given_it_again(router: FakeRouter) 
         [drawn] = await drawing
         assert drawn.data == picture_bytes(3)
         assert drawn.job.job_id != first
-        specs = [message.job for message in router.received if isinstance(message, Submit)]
-        assert len(specs) >= 2
-        assert set(map(repr, specs)) == {repr(SPEC)}
+        asked = [message for message in router.received if isinstance(message, Submit)]
+        assert len(asked) >= 2
+        assert asked == [asked[0]] * len(asked)  # the same job by the same key
+        assert (asked[0].job, len(asked[0].key)) == (SPEC, 32)
 
 
 async def test_a_router_that_loses_it_each_time_is_given_up(router: FakeRouter) -> None:
@@ -137,12 +140,30 @@ async def test_whoever_waits_is_told_of_a_silent_router(router: FakeRouter, monk
             await drawing
 
 
+async def test_a_lost_job_that_nobody_waits_for_is_offered_again_but_not_for_ever(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "ROUTER_SILENCE_S_MAX", 0.3)
+    router.draws = lambda _spec: False
+    async with linked(router) as link:
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10, key=KEY))
+        await until(lambda: link._followed, "a job")
+        router.refuse = lambda _spec: Rejected(rid="", code="unknown_model", message="there are none yet")
+        router.forget()
+        await until(lambda: router.count(Submit) >= 2, "the job to be offered again")
+        drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+        assert len(link._submitted) == 1
+        router.stop()
+        await until(lambda: not link._submitted, "it to be given up")
+
+
 async def test_no_answer_in_time_is_unavailable_and_a_late_one_cancelled(router: FakeRouter) -> None:
     router.draws = lambda _spec: False
     async with linked(router, answer_timeout_s=0.2) as link:
         await link.ask(Ping(rid=link.new_rid()), timeout_s=5)  # connected: what is submitted is sent
         submission = link.submit(SPEC)
-        link.release(submission)  # before its ACCEPTED is read
+        link.release(submission, cancel=True)  # before its ACCEPTED is read
         await until(lambda: router.states() == ["cancelled"], "the orphan to be cancelled")
         router.silent.add(Submit)
         with pytest.raises(GenServeError) as raised:
@@ -164,14 +185,17 @@ async def test_cancel_is_repeated_until_it_is_answered(router: FakeRouter) -> No
         await until(lambda: not link._cancelling, "the answer to be heard")
 
 
-async def test_closing_cancels_what_is_followed(router: FakeRouter) -> None:
+async def test_closing_cancels_nothing(router: FakeRouter) -> None:
     router.draws = lambda _spec: False
     async with linked(router) as link:
         drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10))
         await until(lambda: link._followed, "a job")
-    await until(lambda: router.states() == ["cancelled"], "the job to be cancelled")
+        link.keep_jobs()
     with pytest.raises(asyncio.CancelledError):
         await drawing
+    async with linked(router) as other:
+        await other.ask(Ping(rid=other.new_rid()))
+    assert (router.states(), router.count(CancelJob)) == (["running"], 0)
     with pytest.raises(GenServeError, match="stopping"):
         link.submit(SPEC)
 
@@ -234,6 +258,92 @@ async def test_nonsense_from_the_router_is_survived(router: FakeRouter, frames: 
         [job_id] = router.jobs
         router.finish(job_id)
         assert (await drawing)[0].data == picture_bytes(3)
+
+
+async def test_a_submit_whose_answer_is_lost_is_sent_again_and_drawn_once(router: FakeRouter) -> None:
+    async with linked(router) as link:
+        router.silent.add(Submit)
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10))
+        await until(lambda: router.count(Submit) >= 2, "SUBMIT again and again")
+        router.stop()
+        router.silent.clear()
+        router.start()
+        assert (await drawing)[0].data == picture_bytes(3)
+        keys = {message.key for message in router.received if isinstance(message, Submit)}
+        assert len(keys) == len(router.jobs) == 1
+
+
+async def test_a_router_that_is_stopping_is_followed_by_the_next(router: FakeRouter) -> None:
+    stopping = Rejected(rid="", code="unavailable", message="the router is stopping", retry_after_s=5.0)
+    router.refuse = lambda _spec: stopping
+    async with linked(router) as link:
+        drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10))
+        await until(lambda: router.count(Submit) >= 2, "SUBMIT again and again")
+        router.refuse = lambda _spec: None
+        assert (await drawing)[0].data == picture_bytes(3)
+    router.refuse = lambda _spec: stopping
+    async with linked(router, answer_timeout_s=0.2) as link:
+        with pytest.raises(GenServeError, match="stopping") as raised:
+            await draw(link, [SPEC], wait_s=10)
+        assert (raised.value.code, raised.value.retry_after_s) == ("unavailable", 5.0)
+
+
+async def test_two_who_wait_for_one_job_are_both_told(router: FakeRouter) -> None:
+    router.draws = lambda _spec: False
+    async with linked(router) as link:
+        drawing = [asyncio.ensure_future(draw(link, [SPEC], wait_s=10, key=KEY)) for _ in range(3)]
+        await until(lambda: router.count(Submit) == 3 and len(router.jobs) == 1, "one job")
+        await until(lambda: [len(waiting) for waiting in link._followed.values()] == [3], "three to follow it")
+        drawing.pop().cancel()
+        await until(lambda: [len(waiting) for waiting in link._followed.values()] == [2], "one to leave")
+        router.stop()
+        router.start()
+        await until(lambda: router.jobs and any(job.watchers for job in router.jobs.values()), "a WATCH")
+        router.finish(*router.jobs)
+        for each in drawing:
+            assert (await each)[0].data == picture_bytes(3)
+        assert router.count(CancelJob) == 0
+
+
+async def test_a_job_with_a_key_of_its_own_is_never_cancelled(router: FakeRouter) -> None:
+    router.draws = lambda _spec: False
+    async with linked(router, answer_timeout_s=0.3) as link:
+        await link.ask(Ping(rid=link.new_rid()))
+        left = asyncio.ensure_future(draw(link, [SPEC], wait_s=10, key=KEY))
+        await until(lambda: link._submitted, "a submission")
+        left.cancel()  # before its ACCEPTED is read
+        await until(lambda: router.jobs, "a job")
+        with pytest.raises(GenServeError, match="no picture within"):
+            await draw(link, [SPEC], wait_s=0.1, key=KEY)
+        router.silent.add(Submit)
+        router.forget()
+        with pytest.raises(GenServeError, match="does not answer"):
+            await draw(link, [SPEC], wait_s=10, key=KEY)
+        assert not link._submitted
+        late = next(message for message in reversed(router.received) if isinstance(message, Submit))
+        router.accept_late(late)
+        await link.ask(Ping(rid=link.new_rid()))
+        await link.ask(Ping(rid=link.new_rid()))
+        assert (router.states(), router.count(CancelJob)) == (["running"], 0)
+
+
+async def test_a_repetition_that_comes_too_late_is_told_so(router: FakeRouter) -> None:
+    async with linked(router) as link:
+        [drawn] = await draw(link, [SPEC], wait_s=10, key=KEY)
+        router.expire(drawn.job.job_id)
+        with pytest.raises(GenServeError, match="no longer kept") as raised:
+            await draw(link, [SPEC], wait_s=10, key=KEY)
+        assert raised.value.code == "not_found"
+
+
+async def test_a_picture_that_has_gone_before_its_job_is_told_so(router: FakeRouter) -> None:
+    async with linked(router) as link:
+        await draw(link, [SPEC], wait_s=10, key=KEY)
+        router.lost_pictures = True
+        with pytest.raises(GenServeError, match="no longer kept") as raised:
+            await draw(link, [SPEC], wait_s=10, key=KEY)
+        assert raised.value.code == "not_found"
+        assert len(router.jobs) == 1
 
 
 async def test_no_message_is_left_unread(router: FakeRouter) -> None:

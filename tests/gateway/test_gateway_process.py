@@ -17,12 +17,14 @@ import psutil
 import pytest
 
 from common.clock import monotonic_s
+from common.messages import CancelJob
 from common.process import EXIT_CONFIG, EXIT_OK
 from common.settings import GatewaySettings, Loaded, LogSettings
 from gateway.app import Server, listen
 from tests.gateway.conftest import until
 from tests.gateway.fake_router import FakeRouter
 from tests.gateway.test_gateway_http import BROKEN_CHUNK
+from tests.rawclient import RawClient
 
 _PROGRAM = """
 import os, sys
@@ -121,7 +123,7 @@ def test_it_finishes_what_is_open_and_takes_no_more(started: list[Process], rout
 
 
 @pytest.mark.parametrize("way", ["drain_s is over", "a second signal"])
-def test_what_does_not_finish_is_cut_and_cancelled(started: list[Process], router: FakeRouter, way: str) -> None:
+def test_what_does_not_finish_is_cut_and_its_job_goes_on(started: list[Process], router: FakeRouter, way: str) -> None:
     router.draws = lambda _spec: False
     process = Process(router.endpoint, drain_s=0.1 if way == "drain_s is over" else 600)
     started.append(process)
@@ -135,7 +137,9 @@ def test_what_does_not_finish_is_cut_and_cancelled(started: list[Process], route
     assert process.ended() == (EXIT_OK, "")
     thread.join(20)
     assert answers == [0]
-    _until(lambda: router.states() == ["cancelled"])
+    with RawClient(router.endpoint) as client:
+        assert client.ask(b"PING", rid="1")[0] == b"PONG"
+    assert (router.states(), router.count(CancelJob)) == (["running"], 0)
 
 
 @pytest.mark.parametrize("drain_s", [0, 60])

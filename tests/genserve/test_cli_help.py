@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from genserve.__main__ import app
 
-COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status")
+COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue")
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
 
@@ -30,7 +30,10 @@ def test_every_command_is_listed() -> None:
         ("router", ("tcp://127.0.0.1:12412", "[default: 5]", "[default: 50]", "GENSERVE_ROUTER_GPU_QUEUE_SIZE")),
         ("gpu-daemon", ("cuda:N", "FLUX_MODEL_PATH", "noop", "--worker-id")),
         ("gateway", ("[default: 127.0.0.1]", "[default: 12411]", "GENSERVE_GATEWAY_ROUTER_ENDPOINT")),
-        ("generate", ("--seed", "-o", "WxH", "genserve generate")),
+        ("generate", ("--seed", "-o", "WxH", "--deadline", "--key", "genserve generate")),
+        ("jobs", ("show", "cancel")),
+        ("dead-letters", ("--json", "genserve dead-letters")),
+        ("requeue", ("ID", "--router", "genserve requeue")),
         ("status", ("--json", "genserve status")),
     ],
 )
@@ -40,9 +43,9 @@ def test_help_tells_defaults_and_variables(command: str, words: tuple[str, ...])
     assert "parent-pid" not in text  # between our own processes only
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "jobs show", "jobs cancel"])
 def test_nothing_is_cut_off_at_80_columns(command: str) -> None:
-    assert "…" not in help_of(command, columns=80)
+    assert "…" not in help_of(*command.split(), columns=80)
 
 
 def test_help_loads_neither_torch_nor_sockets() -> None:
@@ -74,6 +77,11 @@ def test_raw_commands_need_no_engine_packages() -> None:
         (["generate", "x", "--router", "foo"], 2, "--router: 'foo' is not tcp://HOST:PORT"),
         (["status", "--router", "foo"], 2, "--router: 'foo' is not tcp://HOST:PORT"),
         (["status", "--router", "tcp://127.0.0.1:65536"], 2, "is not tcp://HOST:PORT"),
+        (["jobs", "show", "0123abcd"], 2, "'0123abcd' is no job id"),
+        (["jobs", "cancel", "x" * 32], 2, "is no job id"),
+        (["requeue", "0123abcd"], 2, "is no job id"),
+        (["generate", "x", "--key", "k" * 129], 2, "it has 129 characters"),
+        (["generate", "x", "--deadline", "0"], 1, "deadline_s"),
         (["generate", ""], 1, "prompt"),
         (["generate", "x", "--steps", "5000"], 1, "steps"),
     ],

@@ -89,10 +89,12 @@ class Rig:
 
     # --- clients -------------------------------------------------------------------------------
 
-    def submit(self, prompt: str = "x", *, peer: bytes = b"c", rid: str = "1", key: str = "", **spec: Any) -> str:
+    def submit(
+        self, prompt: str = "x", *, peer: bytes = b"c", rid: str = "1", key: str = "", digest: str = "", **spec: Any
+    ) -> str:
         """SUBMIT; the id that the job has if it is accepted."""
         job_id = f"{self.random.getrandbits(128):032x}"
-        message = Submit(rid=rid, key=key, job=JobSpec(prompt=prompt, **spec))
+        message = Submit(rid=rid, key=key, digest=digest, job=JobSpec(prompt=prompt, **spec))
         self.event(
             Submitted(wall=self.wall, peer=peer, message=message, job_id=job_id, seed=self.random.getrandbits(32))
         )

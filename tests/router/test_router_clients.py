@@ -119,6 +119,20 @@ def test_the_same_key_with_another_job_is_refused(rig: Rig) -> None:
     assert answer.code == "key_conflict"
 
 
+def test_a_digest_of_the_clients_own_says_what_is_the_same(rig: Rig) -> None:
+    rig.worker("w")
+    job = rig.submit("a", key="k", digest="1")
+    rig.submit("b", key="k", digest="1")
+    (answer,) = rig.to_client()
+    assert isinstance(answer, Accepted)
+    assert (answer.job_id, answer.repeated) == (job, True)
+    for digest in ("2", ""):
+        rig.submit("a", key="k", digest=digest)
+        (answer,) = rig.to_client()
+        assert isinstance(answer, Rejected)
+        assert answer.code == "key_conflict"
+
+
 def test_a_key_outlives_its_result_and_then_its_time(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(result_ttl_s=5.0, key_ttl_s=100.0)
     worker = rig.worker("w")

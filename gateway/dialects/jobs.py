@@ -1,0 +1,122 @@
+"""The jobs dialect: /v1/jobs, one picture each, asked for now and fetched later.
+
+Pure. Its names of fields are those of POST /v1/images/generations. Times ending in `_at` are wall seconds since
+1970; what has not happened yet is null.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import structs
+
+from common.messages import JobMoment, JobSpec, JobView
+from gateway.dialects import body, errors
+from gateway.dialects.errors import HttpError, JobError
+from gateway.dialects.openai import parse_size
+
+RETRY_AFTER_S_MAX = 60.0  # a job may move up when others are cancelled
+
+
+class JobRequest(body.Body, frozen=True, kw_only=True):
+    """The body of POST /v1/jobs."""
+
+    prompt: body.Prompt
+    model: body.ModelName = ""
+    size: str = "auto"
+    seed: body.Seed | None = None
+    num_inference_steps: body.Steps | None = None
+    guidance_scale: body.Guidance | None = None
+    negative_prompt: body.NegativePrompt = ""
+    true_cfg_scale: body.TrueCfg | None = None
+    priority: body.Priority = 0
+    deadline_s: body.Deadline | None = None
+
+
+def read_request(data: bytes) -> JobRequest:
+    """The checked request. Raises GenServeError invalid_request; `param` names the field."""
+    request = body.read(data, JobRequest)
+    body.not_blank("prompt", request.prompt)
+    parse_size(request.size)
+    return request
+
+
+def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) -> JobSpec:
+    """The job; `random_seed` is for a request that names none."""
+    width, height = parse_size(request.size)
+    return JobSpec(
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        model=model,
+        width=width,
+        height=height,
+        steps=request.num_inference_steps or 0,
+        guidance_scale=request.guidance_scale,
+        true_cfg_scale=request.true_cfg_scale,
+        seed=random_seed if request.seed is None else request.seed,
+        priority=request.priority,
+        client=client,
+        deadline_s=request.deadline_s,
+    )
+
+
+def location(job_id: str) -> str:
+    """The path of a job."""
+    return f"/v1/jobs/{job_id}"
+
+
+def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[str, Any]:
+    """How a job stands; with what happened to it, oldest first, where `history` is given."""
+    picture = job.picture
+    view: dict[str, Any] = {
+        "id": job.job_id,
+        "state": job.state,
+        "model": job.model,
+        "size": f"{job.width}x{job.height}",
+        "seed": job.seed,
+        "steps": job.steps,
+        "step": job.step,
+        "guidance_scale": job.guidance_scale,
+        "priority": job.priority,
+        "client": job.client,
+        "position": job.position,  # 1 starts next; 0 waits no more
+        "eta_s": job.eta_s,  # to its end; null while no speed is known
+        "created_at": job.created_at,
+        "started_at": job.started_at or None,
+        "ended_at": job.ended_at or None,
+        "deadline_at": job.deadline_at,
+        "attempts": job.attempts,
+        "device": job.device or None,
+        "error": errors.facts(JobError(job.job_id, job.error)) if job.error else None,
+        "image": picture
+        and {name: getattr(picture, name) for name in ("format", "width", "height", "bytes", "sha256")},
+        "warnings": [structs.asdict(note) for note in job.notes],
+        "links": {"self": location(job.job_id), "image": f"{location(job.job_id)}/image"},
+    }
+    if history is not None:
+        view["history"] = [{"at": each.at, "event": each.event, "detail": each.detail} for each in history]
+    return view
+
+
+def not_finished(job: JobView) -> HttpError:
+    """The picture of a job is asked for that has not ended: when to come back."""
+    where = f"at step {job.step} of {job.steps}" if job.state == "running" else f"number {job.position} in the queue"
+    return HttpError(
+        409,
+        f"the job {job.job_id} is {job.state}, {where}: there is no picture yet",
+        code="not_finished",
+        retry_after_s=None if job.eta_s is None else min(job.eta_s, RETRY_AFTER_S_MAX),
+    )
+
+
+def ended_before(job: JobView) -> HttpError:
+    """A job is to be cancelled that has ended."""
+    return HttpError(
+        409,
+        f"the job {job.job_id} has ended before ({job.state}): there is nothing left to cancel",
+        next_step=f"GET {location(job.job_id)} tells how it ended",
+    )
+
+
+def file_name(job_id: str, format_: str) -> str:
+    """What a browser calls the picture when it saves it."""
+    return f"genserve-{job_id}.{format_}"

@@ -1,0 +1,103 @@
+"""A DEALER on the event loop: frames out and in, and what waits while no router is connected.
+
+Knows no message's meaning. The socket's descriptor is edge-triggered: it is read until empty, and looked at
+again after each send.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import zmq
+
+from common.codec import Buffer, encode
+from common.log import get_logger
+from common.messages import ClientMessage
+from common.sockets import Socket, dealer_socket
+
+HEAD_FRAMES = 3  # version, name, header; then the payload
+DRAIN_MESSAGES_MAX = 256  # read before the loop does something else
+CLOSE_LINGER_MS = 1000  # for the last CANCELs
+_READ = int(zmq.POLLIN)  # as plain integers: these are asked for after each message
+_READ_OR_WRITE = int(zmq.POLLIN | zmq.POLLOUT)
+_DONTWAIT = int(zmq.DONTWAIT)
+_SEND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+
+class Line:
+    """One connection to `endpoint`, made again whenever it breaks. Each message goes to `on_frames`."""
+
+    def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None]) -> None:
+        self._on_frames = on_frames
+        self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
+        self._log = get_logger()
+        self._loop = asyncio.get_running_loop()
+        self._context: zmq.Context[Socket] = zmq.Context()
+        self._socket = dealer_socket(self._context, endpoint)
+        self._descriptor = int(self._socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._descriptor, self._on_ready)
+
+    def close(self) -> None:
+        """Drop the connection; what is on its way is given CLOSE_LINGER_MS."""
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger=CLOSE_LINGER_MS)
+        self._context.term()
+
+    def send(self, message: ClientMessage) -> None:
+        """Send now, or as soon as a router is connected. Of one rid only the latest message waits."""
+        frames = encode(message)
+        if self._unsent or not self._put(frames):
+            self._unsent[message.rid] = frames
+        self._look_again()
+
+    def forget(self, rid: str) -> None:
+        """What waits under this name is to be sent no more."""
+        self._unsent.pop(rid, None)
+
+    def _look_again(self) -> None:
+        """Every call on the socket may have swallowed the descriptor's word that something happened."""
+        wanted = _READ_OR_WRITE if self._unsent else _READ
+        if int(self._socket.getsockopt(zmq.EVENTS)) & wanted:
+            self._loop.call_soon(self._on_ready)
+
+    def _put(self, frames: list[Buffer]) -> bool:
+        """False where no router is connected, or its queue is full."""
+        send = self._socket.send
+        try:
+            for frame in frames[:-1]:
+                send(frame, _SEND_MORE)
+            send(frames[-1], _DONTWAIT)
+        except zmq.Again:
+            return False
+        return True
+
+    def _flush(self) -> None:
+        while self._unsent:
+            rid = next(iter(self._unsent))
+            if not self._put(self._unsent[rid]):
+                return
+            del self._unsent[rid]
+
+    def _on_ready(self) -> None:
+        """Read until empty: the descriptor tells of changes only."""
+        if self._socket.closed:  # a call that was due when the line was closed
+            return
+        for _ in range(DRAIN_MESSAGES_MAX):
+            try:
+                frames = self._receive()
+            except zmq.Again:
+                break
+            try:
+                self._on_frames(frames)
+            except Exception:  # the line must outlive a fault in handling one message
+                self._log.exception("message.failed", name=repr(frames[1:2]))
+        self._flush()
+        self._look_again()
+
+    def _receive(self) -> list[Buffer]:
+        """One message; the frames of its payload are not copied."""
+        frame = self._socket.recv(_DONTWAIT, copy=False)
+        frames: list[Buffer] = [frame.bytes]
+        while frame.more:
+            frame = self._socket.recv(_DONTWAIT, copy=False)
+            frames.append(frame.bytes if len(frames) < HEAD_FRAMES else frame.buffer)
+        return frames

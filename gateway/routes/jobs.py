@@ -1,0 +1,96 @@
+"""/v1/jobs: submit one picture, look after it, fetch it, cancel it."""
+
+from aiohttp import web
+
+from common.errors import GenServeError
+from common.messages import (
+    CancelJob,
+    Cancelled,
+    ClientMessage,
+    Failed,
+    Fetch,
+    JobQuery,
+    JobReply,
+    Message,
+    Result,
+)
+from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
+from gateway.dialects import jobs, openai
+from gateway.dialects.errors import fields_named
+from gateway.dialects.keys import told_as_header
+from gateway.drawing import accept
+from gateway.middleware import JOB_IDS
+from gateway.submission import job_failure
+
+
+async def post_job(request: web.Request) -> web.Response:
+    """202 with the accepted job; 200 with the job of then where the key is known."""
+    gateway = request.app[GATEWAY]
+    asked = jobs.read_request(await read_json_body(request))
+    key = request_key(request, "jobs", asked)
+    job = jobs.to_job(
+        asked,
+        model=await gateway.model_meant(asked.model),
+        client=client_label(request),
+        random_seed=random_seed(key),
+    )
+    with fields_named(openai.PARAMS), told_as_header(key):
+        accepted = await accept(gateway.link, job, key=key)
+    request[JOB_IDS] = [accepted.job_id]
+    repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
+    return reply(
+        jobs.to_view(accepted.job),
+        status=200 if repeated else 202,
+        headers={"Location": jobs.location(accepted.job_id)},
+    )
+
+
+async def get_job(request: web.Request) -> web.Response:
+    """How a job stands, and what happened to it."""
+    answer, _ = await _ask(request, JobQuery)
+    if isinstance(answer, JobReply):
+        return reply(jobs.to_view(answer.job, answer.history))
+    raise _unexpected(answer)
+
+
+async def get_image(request: web.Request) -> web.Response:
+    """The picture's file; 409 while there is none yet, and the job's own error where there will be none."""
+    answer, data = await _ask(request, Fetch)
+    match answer:
+        case Failed() | Cancelled():
+            raise job_failure(answer)
+        case JobReply():
+            raise jobs.not_finished(answer.job)
+        case Result():
+            picture = answer.picture
+            name = jobs.file_name(answer.job_id, picture.format)
+            headers = {"ETag": f'"{picture.sha256}"', "Content-Disposition": f'inline; filename="{name}"'}
+            if any(tag.value in (picture.sha256, "*") for tag in request.if_none_match or ()):
+                return web.Response(status=304, headers=headers)
+            return web.Response(body=data, headers=headers, content_type=f"image/{picture.format}")
+    raise _unexpected(answer)
+
+
+async def delete_job(request: web.Request) -> web.Response:
+    """Cancel a job: the engine stops at its next step."""
+    answer, _ = await _ask(request, CancelJob)
+    match answer:
+        case Cancelled():
+            return reply(jobs.to_view(answer.job))
+        case JobReply():
+            raise jobs.ended_before(answer.job)
+    raise _unexpected(answer)
+
+
+async def _ask(request: web.Request, kind: type[JobQuery | Fetch | CancelJob]) -> tuple[Message, bytes]:
+    """The router's answer about the job that the path names."""
+    link, job_id = request.app[GATEWAY].link, request.match_info["job_id"]
+    if not JOB_ID.fullmatch(job_id):
+        raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
+    request[JOB_IDS] = [job_id]
+    question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id)
+    return await link.ask(question)
+
+
+def _unexpected(answer: Message) -> GenServeError:
+    return GenServeError("internal", f"the router answered a question about a job with {answer.NAME.decode()}")

@@ -1,0 +1,54 @@
+"""The commands about single jobs: what can be said on the command line, and nothing else."""
+
+from typing import Annotated
+
+import typer
+
+from genserve.flags import Router, client_endpoint
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, 32 digits.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at one job, or cancel it.")
+
+
+@jobs.command(epilog="Example:\n  genserve jobs show 0123456789abcdef0123456789abcdef")
+def show(job_id: JobId, *, as_json: AsJson = False, router_: Router = None) -> None:
+    """Show how a job stands, and what happened to it."""
+    from genserve.jobs import show as run  # noqa: PLC0415  # keeps --help quick
+
+    raise typer.Exit(run(client_endpoint(router_), job_id, as_json=as_json))
+
+
+@jobs.command(epilog="Example:\n  genserve jobs cancel 0123456789abcdef0123456789abcdef")
+def cancel(job_id: JobId, *, router_: Router = None) -> None:
+    """Cancel a job, whether it waits or runs: its GPU is free after the present step."""
+    from genserve.jobs import cancel as run  # noqa: PLC0415  # keeps --help quick
+
+    raise typer.Exit(run(client_endpoint(router_), job_id))
+
+
+def dead_letters(*, as_json: AsJson = False, router_: Router = None) -> None:
+    """List the jobs that were given up because each ended two engines."""
+    from genserve.jobs import dead_letters as run  # noqa: PLC0415  # keeps --help quick
+
+    raise typer.Exit(run(client_endpoint(router_), as_json=as_json))
+
+
+def requeue(job_id: JobId, *, router_: Router = None) -> None:
+    """Draw a job of `genserve dead-letters` after all; prints the new job's id.
+
+    For when what was wrong has been mended. The old job leaves the list.
+    """
+    from genserve.jobs import requeue as run  # noqa: PLC0415  # keeps --help quick
+
+    raise typer.Exit(run(client_endpoint(router_), job_id))
+
+
+def add_to(app: typer.Typer) -> None:
+    """All of them."""
+    app.add_typer(jobs, name="jobs")
+    app.command("dead-letters", epilog="Examples:\n  genserve dead-letters\n  genserve dead-letters --json")(
+        dead_letters
+    )
+    app.command(epilog="Example:\n  genserve requeue 0123456789abcdef0123456789abcdef")(requeue)
