@@ -84,7 +84,7 @@ class FakeRouter:
         self.workers: tuple[WorkerView, ...] = WORKERS
         self.workers_per_page = 48
         self.models = MODELS
-        self.default_model = "flux-tiny-random"
+        self.default_model = "genserve-shapes"
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._last_peer = b""

@@ -209,7 +209,7 @@ BOTH = (*MODELS, ModelView(card=DEV, workers=0, model_path="/models/dev"))
     ("name", "known", "meant"),
     [
         ("", MODELS, ""),
-        ("flux-tiny-random", MODELS, "flux-tiny-random"),
+        ("genserve-shapes", MODELS, "genserve-shapes"),
         ("gpt-image-1", MODELS, ""),
         ("flux1-dev", MODELS, ""),  # only the embedded model is there
         ("flux1-dev", (), ""),
@@ -233,7 +233,7 @@ def test_a_known_model_wins_over_an_alias() -> None:
 def test_a_card_says_sizes_and_names() -> None:
     [item] = models.model_list(status(), SETTINGS).data
     facts = item.genserve
-    assert (item.id, facts.default, facts.embedded, facts.workers) == ("flux-tiny-random", True, True, 2)
+    assert (item.id, facts.default, facts.embedded, facts.workers) == ("genserve-shapes", True, True, 2)
     assert facts.default_size == facts.native_sizes[0] == "128x128"
     for size in facts.native_sizes:
         assert TINY.is_native(*openai.parse_size(size)), size
@@ -241,7 +241,7 @@ def test_a_card_says_sizes_and_names() -> None:
     assert "dall-e-3" in facts.aliases
     assert "flux1-dev" in facts.aliases
     assert models.model_item("dall-e-3", status(), SETTINGS) == item
-    with pytest.raises(GenServeError, match="flux-tiny-random") as raised:
+    with pytest.raises(GenServeError, match="genserve-shapes") as raised:
         models.model_item("sdxl", status(), SETTINGS)
     assert raised.value.code == "unknown_model"
 
@@ -260,7 +260,7 @@ def test_status_counts_agree_with_the_workers() -> None:
         for n in range(7)
     )
     view = fleet.status_view(status(workers))["concurrent_manager"]
-    instances = view["model_instances"]["flux-tiny-random"]
+    instances = view["model_instances"]["genserve-shapes"]
     assert view["total_instances"] == view["worker_threads"] == len(instances) == 7
     assert view["busy_instances"] == sum(each["is_busy"] for each in instances) == 3
     assert [each["queue_size"] for each in instances] == list(range(7))
@@ -284,7 +284,7 @@ def test_config_shows_what_is_in_force() -> None:
         status(models=BOTH), SETTINGS, LogSettings(level="warning"), version="1.2", address=("127.0.0.1", 80)
     )
     assert view["service"] == {"name": "genserve", "version": "1.2", "host": "127.0.0.1", "port": 80}
-    assert view["model_management"]["model_paths"] == {"flux-tiny-random": "/models/tiny", "flux1-dev": "/models/dev"}
+    assert view["model_management"]["model_paths"] == {"genserve-shapes": "/models/tiny", "flux1-dev": "/models/dev"}
     assert view["model_management"]["model_gpu_config"]["flux1-dev"] == []
     assert view["concurrent"] == {"max_global_queue_size": 50, "max_gpu_queue_size": 5, "task_timeout": 3600.0}
     assert view["security"] == {"max_prompt_length": 8000, "max_image_size": 2048, "max_body_bytes": 1_048_576}

@@ -32,7 +32,7 @@ async def test_pictures_come_in_the_order_of_their_seeds(door: Door, router: Fak
     assert [base64.b64decode(item["b64_json"]) for item in body["data"]] == [picture_bytes(40 + i) for i in range(10)]
     assert [item["genserve"]["seed"] for item in body["data"]] == list(range(40, 50))
     assert (body["size"], body["data"][0]["genserve"]["drawn_size"]) == ("256x512", "128x128")
-    assert body["model"] == "flux-tiny-random"
+    assert body["model"] == "genserve-shapes"
     assert router.count(CancelJob) == 0
 
 
@@ -57,10 +57,10 @@ async def test_who_asks_is_told_to_the_router(door: Door, router: FakeRouter) ->
 
 
 async def test_an_alias_is_looked_up_once_for_many(door: Door, router: FakeRouter) -> None:
-    for name in ("gpt-image-1", "dall-e-3", "flux1-dev", "flux-tiny-random", ""):
+    for name in ("gpt-image-1", "dall-e-3", "flux1-dev", "genserve-shapes", ""):
         status, body, _ = await door.post(IMAGES, {"prompt": "a fox", "model": name})
-        assert (status, body["model"]) == (200, "flux-tiny-random")
-    assert [submit.job.model for submit in _asked(router)] == ["", "", "", "flux-tiny-random", ""]
+        assert (status, body["model"]) == (200, "genserve-shapes")
+    assert [submit.job.model for submit in _asked(router)] == ["", "", "", "genserve-shapes", ""]
     assert router.count(StatusQuery) == 1
 
 
@@ -146,7 +146,7 @@ async def test_a_refused_field_has_the_dialects_name(
 
 
 async def test_unknown_model_is_the_routers_list(door: Door, router: FakeRouter) -> None:
-    message = "there is no model 'sdxl'; there are flux-tiny-random"
+    message = "there is no model 'sdxl'; there are genserve-shapes"
     router.refuse = lambda _spec: Rejected(rid="", code="unknown_model", message=message, param="model")
     status, body, _ = await door.post(IMAGES, {"prompt": "a fox", "model": "sdxl"})
     assert (status, body["error"]["code"], body["error"]["message"]) == (404, "unknown_model", message)
@@ -190,17 +190,17 @@ async def test_status_is_the_routers_numbers(door: Door, router: FakeRouter) -> 
     _, body, _ = await door.get("/status")
     view = body["concurrent_manager"]
     assert (view["total_instances"], view["busy_instances"]) == (20, 10)
-    assert len(view["model_instances"]["flux-tiny-random"]) == 20
+    assert len(view["model_instances"]["genserve-shapes"]) == 20
     assert (view["total_queue_size"], view["global_queue_size"]) == (STATS.queued, STATS.overflow)
     assert view["task_timeout"] == LIMITS.job_deadline_s
     assert set(body["gpu_load"]) == set(body["device_info"])
     _, load, _ = await door.get("/gpu/load")
     assert load["gpu_load_info"] == body["gpu_load"]
-    assert sorted(load["model_gpu_config"]["flux-tiny-random"]) == sorted(body["gpu_load"])
+    assert sorted(load["model_gpu_config"]["genserve-shapes"]) == sorted(body["gpu_load"])
     _, devices, _ = await door.get("/devices")
     assert devices == {"devices": body["device_info"], "device_count": 20}
     _, models, _ = await door.get("/models")
-    assert models["default_model"] == "flux-tiny-random"
+    assert models["default_model"] == "genserve-shapes"
 
 
 async def test_health_follows_the_workers(door: Door, router: FakeRouter) -> None:
@@ -216,7 +216,7 @@ async def test_health_follows_the_workers(door: Door, router: FakeRouter) -> Non
 async def test_models(door: Door) -> None:
     _, body, _ = await door.get("/v1/models")
     assert body["object"] == "list"
-    assert [item["id"] for item in body["data"]] == ["flux-tiny-random"]
+    assert [item["id"] for item in body["data"]] == ["genserve-shapes"]
     _, item, _ = await door.get("/v1/models/gpt-image-1")
     assert item == body["data"][0]
 

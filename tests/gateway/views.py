@@ -7,7 +7,7 @@ from common.models import ModelCard
 from tests.common.samples import LIMITS, STATS, WORKER
 
 TINY = ModelCard(
-    name="flux-tiny-random", embedded=True, width=128, height=128, side_min=32, side_max=128, pixels_max=16384,
+    name="genserve-shapes", embedded=True, width=128, height=128, side_min=32, side_max=128, pixels_max=16384,
     enlarges=True, enlarged_side_max=2048, steps=4, steps_max=50,
 )  # fmt: skip
 DEV = ModelCard(name="flux1-dev")
@@ -22,7 +22,7 @@ def worker(device: str, host: str = "host", **changes: object) -> WorkerView:
         host=host,
         device=DeviceInfo(device=device, kind=kind, name="a device", total_mb=1000),
         load=DeviceLoad(allocated_mb=700, cached_mb=50, free_mb=250),
-        models=("flux-tiny-random",),
+        models=("genserve-shapes",),
     )
     return structs.replace(base, **changes)
 

@@ -132,7 +132,7 @@ def test_durations(value: float, text: str) -> None:
 
 @pytest.mark.parametrize("width", range(80, 160, 5))
 def test_no_heading_is_cut_while_a_gpu_works(width: int) -> None:
-    text = shown(reply(worker(0, busy=True, step=57, steps=100, models=("flux-tiny-random",))), width)
+    text = shown(reply(worker(0, busy=True, step=57, steps=100, models=("genserve-shapes",))), width)
     for heading in ("device", "state", "waiting", "memory", "done"):
         assert heading in text
     assert "ready" in text
