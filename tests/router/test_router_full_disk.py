@@ -1,8 +1,6 @@
 """A real router on a disk that really becomes full: a small file system, or a limit on the size of files."""
 
-import os
 import resource
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,36 +12,16 @@ from tests.router import journals as j
 from tests.router.journals import opened
 from tests.router.process import Dealer, RouterProcess, router_process
 from tests.service import wait_for
+from tests.small_disk import fill, small_disk
 
 MIB = 1024 * 1024
 PARTS = (b"a" * 500_000, b"b" * 500_000, b"c")
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("needs mount(8) and the right to use it: run this test as root")
-    if mounted.returncode != 0:
-        pytest.skip(f"needs the right to mount a tmpfs: run this test as root ({mounted.stderr.strip()})")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def _fill(disk: Path, *, leave: int = 0) -> Path:
-    """Take all room but `leave` bytes; what takes it."""
-    filler = disk / "filler"
-    facts = os.statvfs(disk)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, facts.f_bavail * facts.f_frsize - leave)
-    return filler
+@pytest.fixture(name="small_disk")
+def _small_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small") as disk:
+        yield disk
 
 
 # --- the journal alone -------------------------------------------------------------------------
@@ -53,7 +31,7 @@ def test_ends_are_written_from_the_reserve_and_it_is_made_again(small_disk: Path
     state = small_disk / "state"
     with opened(state) as journal:
         assert not journal.storage().full
-        filler = _fill(small_disk)
+        filler = fill(small_disk)
         for number in range(100):  # some 8 KiB of log each
             journal.append(j.accepted(number))
             journal.append(j.cancelled(number))
@@ -72,7 +50,7 @@ def test_ends_are_written_from_the_reserve_and_it_is_made_again(small_disk: Path
 def test_when_the_reserve_is_used_up_as_well_the_journal_says_so_and_is_whole(small_disk: Path) -> None:
     committed = 0
     with opened(small_disk / "state") as journal:
-        _fill(small_disk)
+        fill(small_disk)
         failure = ""
         while not failure:
             journal.append(j.accepted(committed))
@@ -91,7 +69,7 @@ def test_when_the_reserve_is_used_up_as_well_the_journal_says_so_and_is_whole(sm
 def test_a_picture_without_room_is_put_off_and_leaves_nothing(small_disk: Path) -> None:
     token = j.Token(job_id=j.job_id(1), dispatch=1)
     with opened(small_disk / "state") as journal:
-        filler = _fill(small_disk, leave=700_000)
+        filler = fill(small_disk, leave=700_000)
         journal.store(token, j.picture(b"".join(PARTS)), j.frames(*PARTS))
         (stored,) = j.stored(journal, 1)
         assert (stored.token, stored.deferred) == (token, True)
@@ -109,7 +87,7 @@ def test_a_picture_without_room_is_put_off_and_leaves_nothing(small_disk: Path) 
 def test_below_the_bound_it_is_full_and_free_again_only_well_above(small_disk: Path) -> None:
     with opened(small_disk / "state", disk_free_min_mb=4) as journal:
         for leave, full in ((5, False), (3.9, True), (4.1, True), (4.5, False), (4.1, False)):
-            _fill(small_disk, leave=int(leave * MIB) // 4096 * 4096)
+            fill(small_disk, leave=int(leave * MIB) // 4096 * 4096)
             assert journal.storage().full == full, leave
             (small_disk / "filler").unlink()
 
@@ -120,7 +98,7 @@ def test_a_journal_cannot_be_begun_on_a_full_disk_but_goes_on_there(small_disk: 
         journal.append(j.accepted(1))
         journal.commit()
     (state / "reserve").unlink()
-    filler = _fill(small_disk)
+    filler = fill(small_disk)
     with opened(state) as journal:
         assert journal.replay() == [j.accepted(1)]
         assert journal.storage().full
@@ -178,7 +156,7 @@ def test_no_room_for_a_picture(small_disk: Path, tmp_path: Path) -> None:
         tmp_path, GENSERVE_ROUTER_STATE_DIR=str(small_disk / "state"), GENSERVE_ROUTER_DISK_FREE_MIN_MB="0"
     ) as router:
         client = router.start().client()
-        filler = _fill(small_disk, leave=200_000)
+        filler = fill(small_disk, leave=200_000)
         _no_room(router, client, filler.unlink)
 
 

@@ -93,6 +93,22 @@ def test_a_router_whose_journal_is_durable_waits_only_for_pictures_being_kept(ma
     assert [rig.state(job) for job in jobs] == ["done", "dispatched", "queued"]
 
 
+def test_a_router_whose_daemons_stop_as_well_waits_for_what_runs(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(durable=True)
+    worker = rig.worker("w")
+    jobs = [rig.submit() for _ in range(2)]
+    token = rig.job(jobs[0]).token
+    worker.started(token)
+    rig.event(DrainAsked(wall=rig.wall, patient=True))
+    worker.draining()
+    assert not [c for c in rig.tick(0.1) if isinstance(c, Stop)]
+    worker.done(token)
+    assert not [c for c in rig.tick(0.1) if isinstance(c, Stop)]
+    rig.stored()
+    assert [type(c) for c in rig.tick(0.1) if isinstance(c, Stop)] == [Stop]
+    assert [rig.state(job) for job in jobs] == ["done", "queued"]
+
+
 def test_a_router_with_nothing_to_keep_stops_at_once(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(durable=True)
     rig.worker("w")
