@@ -85,8 +85,7 @@ def plan(
         _check_free(address.removeprefix("tcp://"))
     log_format = "console" if watched and router.log.format == "auto" else router.log.format
     common = ("--log-level", router.log.level, "--log-format", log_format)
-    state = ("--state-dir", state_dir) if state_dir else ()  # else the router finds its own, by its port
-    daemon_arguments = [word for key, value in daemon_flags.items() if value for word in (_flag(key), value)]
+    daemon_arguments, state = _given(daemon_flags), _given({"state_dir": state_dir})
     return Plan(
         router=Part(
             "router",
@@ -179,5 +178,5 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _flag(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
+def _given(flags: Mapping[str, str | None]) -> list[str]:
+    return [word for key, value in flags.items() if value for word in (f"--{key.replace('_', '-')}", value)]
