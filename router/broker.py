@@ -25,7 +25,7 @@ from router.events import (
     WorkerSaid,
 )
 from router.invariants import check
-from router.jobs import Job, JobState
+from router.jobs import IN_HAND, Job, JobState
 from router.lifecycle import Lifecycle
 from router.recovery import replay
 from router.state import RouterState
@@ -39,10 +39,13 @@ UNREADABLE_LOG_INTERVAL_S = 1.0
 class Broker:
     """The decisions of one router.
 
-    `first_epoch` must lie beyond every epoch that a former router gave out.
+    `first_epoch` must lie beyond every epoch that a former router gave out. `durable`: what it has accepted
+    outlives it, so that it may stop before everything has ended.
     """
 
-    def __init__(self, settings: RouterSettings, *, first_epoch: int = 1) -> None:
+    def __init__(self, settings: RouterSettings, *, first_epoch: int = 1, durable: bool = False) -> None:
+        self._durable = durable
+        self._patient = False
         state = self._state = RouterState(settings, first_epoch)
         teller = self._teller = Teller(state)
         self._lifecycle = Lifecycle(state, teller)
@@ -149,20 +152,30 @@ class Broker:
 
     # --- stopping ------------------------------------------------------------------------------
 
-    def _drain_asked(self, _event: DrainAsked) -> None:
+    def _drain_asked(self, event: DrainAsked) -> None:
         state = self._state
+        self._patient = event.patient
         if state.draining_until_now is None:
             state.draining_until_now = state.now + state.settings.drain_s
-            state.log("info", "router.draining", jobs=len(state.live), drain_s=state.settings.drain_s)
+            state.log("info", "router.draining", jobs=self._awaited(), drain_s=state.settings.drain_s)
         self._drain()
+
+    def _awaited(self) -> int:
+        """How many jobs must move on before it may stop."""
+        state = self._state
+        if not self._durable:
+            return len(state.live)
+        in_hand = sum(state.census[held] for held in IN_HAND) if self._patient else 0
+        return state.census[JobState.STORING] + in_hand
 
     def _drain(self) -> None:
         state = self._state
         if state.draining_until_now is None or state.stopped:
             return
-        if not state.live or state.now >= state.draining_until_now:
+        awaited = self._awaited()
+        if not awaited or state.now >= state.draining_until_now:
             state.stopped = True
-            state.log("warning" if state.live else "info", "router.drained", jobs_left=len(state.live))
+            state.log("warning" if awaited else "info", "router.drained", jobs_left=len(state.live))
             state.out.append(Stop())
 
     # --- the loop's troubles -------------------------------------------------------------------
@@ -184,6 +197,7 @@ class Broker:
             state.log("error", "storage.full", detail=event.detail)
         elif was_full and not event.full:
             state.log("info", "storage.free", detail=event.detail)
+            self._workers.storage_free()
 
     def _send_failed(self, event: SendFailed) -> None:
         (self._clients if event.side == "client" else self._workers).unreachable(event)

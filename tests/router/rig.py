@@ -21,6 +21,7 @@ from common.messages import (
     Note,
     Picture,
     Register,
+    Requeue,
     Returned,
     Started,
     Submit,
@@ -33,7 +34,17 @@ from common.models import ModelCard
 from common.settings import RouterSettings
 from router.broker import Broker
 from router.commands import Append, Command, DropResult, Log, StoreResult, ToClient, ToWorker
-from router.events import ClientSaid, Event, Replayed, ResultStored, SendFailed, Submitted, Tick, WorkerSaid
+from router.events import (
+    ClientSaid,
+    Event,
+    Replayed,
+    ResultStored,
+    SendFailed,
+    StorageChanged,
+    Submitted,
+    Tick,
+    WorkerSaid,
+)
 from router.jobs import Job
 from router.records import Record
 
@@ -52,10 +63,16 @@ class Rig:
     """One broker and everything it has said."""
 
     def __init__(
-        self, *, first_epoch: int = 1, records: list[Record] | None = None, wall: float = WALL, **settings: Any
+        self,
+        *,
+        first_epoch: int = 1,
+        records: list[Record] | None = None,
+        wall: float = WALL,
+        durable: bool = False,
+        **settings: Any,
     ) -> None:
         self.settings = RouterSettings(**settings)
-        self.broker = Broker(self.settings, first_epoch=first_epoch)
+        self.broker = Broker(self.settings, first_epoch=first_epoch, durable=durable)
         self.now = 1000.0
         self._wall_ahead = wall - self.now
         self.random = random.Random(first_epoch)
@@ -93,8 +110,11 @@ class Rig:
         self, prompt: str = "x", *, peer: bytes = b"c", rid: str = "1", key: str = "", digest: str = "", **spec: Any
     ) -> str:
         """SUBMIT; the id that the job has if it is accepted."""
+        return self.submit_message(Submit(rid=rid, key=key, digest=digest, job=JobSpec(prompt=prompt, **spec)), peer)
+
+    def submit_message(self, message: Submit | Requeue, peer: bytes = b"c") -> str:
+        """The same, or REQUEUE."""
         job_id = f"{self.random.getrandbits(128):032x}"
-        message = Submit(rid=rid, key=key, digest=digest, job=JobSpec(prompt=prompt, **spec))
         self.event(
             Submitted(wall=self.wall, peer=peer, message=message, job_id=job_id, seed=self.random.getrandbits(32))
         )
@@ -141,6 +161,15 @@ class Rig:
         """The oldest picture not yet stored is stored, or refused."""
         store = self.stores.pop(0)
         return self.event(ResultStored(wall=self.wall, token=store.token, refusal=refusal))
+
+    def deferred(self) -> list[Command]:
+        """There is no room for the oldest picture not yet stored."""
+        store = self.stores.pop(0)
+        return self.event(ResultStored(wall=self.wall, token=store.token, refusal="no room", deferred=True))
+
+    def storage(self, *, full: bool) -> list[Command]:
+        """The disk has become full, or free again."""
+        return self.event(StorageChanged(wall=self.wall, full=full, detail="1 MiB is free"))
 
     def dropped(self) -> list[str]:
         return [c.job_id for c in self.out if isinstance(c, DropResult)]
@@ -221,8 +250,11 @@ class FakeWorker:
         )
         return self.say(message, [PNG])
 
-    def fail(self, token: Token, code: str = "engine_error", *, started: bool = True) -> list[Message]:
-        return self.say(Fail(epoch=self.epoch, token=token, code=code, message=f"it was {code}", started=started))
+    def fail(
+        self, token: Token, code: str = "engine_error", *, started: bool = True, message: str = ""
+    ) -> list[Message]:
+        told = message or f"it was {code}"
+        return self.say(Fail(epoch=self.epoch, token=token, code=code, message=told, started=started))
 
     def returned(self, token: Token) -> list[Message]:
         return self.say(Returned(epoch=self.epoch, token=token, reason="loading"))
