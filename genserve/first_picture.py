@@ -16,7 +16,7 @@ from typing import Any
 from genserve.files import write_atomically
 
 PROMPT = "a lighthouse on a cliff at dusk, warm light, calm sea"
-EMBEDDED_PROMPT = "a large red star above a small blue circle, on a gradient background from yellow to orange"
+EMBEDDED_PROMPT = "a large yellow star on a gradient background from blue to purple"
 SEED = 1
 NAME = "first-picture.png"
 ROUTE = "/v1/images/generations"

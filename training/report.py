@@ -26,9 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m training.report", description=__doc__)
     parser.add_argument("folder", type=Path, help="the pipeline folder")
     parser.add_argument("docs", type=Path, help="where the pictures go")
+    parser.add_argument("--log", type=Path, help="the training.csv, where the folder has none")
     options = parser.parse_args()
     options.docs.mkdir(parents=True, exist_ok=True)
-    loss_curve(options.folder / "training.csv", options.docs / "genserve-shapes-loss.png")
+    loss_curve(options.log or options.folder / "training.csv", options.docs / "loss.png")
     contact_sheet(options.folder, options.docs)
     return 0
 
@@ -55,15 +56,27 @@ def contact_sheet(folder: Path, docs: Path) -> None:
     drawn = list(pictures(pipeline, [q.prompt for q in asked], steps=STEPS, guidance=GUIDANCE, batch=8))
     side = drawn[0].shape[0] + GAP
     sheet = np.full((ROWS * side + GAP, COLUMNS * side + GAP, 3), 96, np.uint8)
-    lines = ["| row | column | prompt | checker |", "|---|---|---|---|"]
+    lines = [
+        "# 48 held-out prompts",
+        "",
+        "What [genserve-shapes](../../gpu_daemon/models/genserve-shapes/README.md) draws of prompts that combine",
+        "colours, shapes, places and relations it was not trained on: the first picture of each prompt, none chosen,",
+        f"{STEPS} steps. Made by",
+        "`python -m training.report gpu_daemon/models/genserve-shapes docs/shapes --log docs/shapes/training.csv`.",
+        "",
+        "![the 48 pictures, 8 a row](sheet.png)",
+        "",
+        "| row | column | prompt | checker |",
+        "|---|---|---|---|",
+    ]
     for index, (question, picture) in enumerate(zip(asked, drawn, strict=True)):
         row, column = divmod(index, COLUMNS)
         top, left = GAP + row * side, GAP + column * side
         sheet[top : top + side - GAP, left : left + side - GAP] = picture
         wrong = "; ".join(problems(picture, question.scene)) or "right"
         lines.append(f"| {row + 1} | {column + 1} | {question.prompt} | {wrong} |")
-    Image.fromarray(sheet).save(docs / "genserve-shapes-sheet.png", optimize=True)
-    (docs / "genserve-shapes-sheet.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    Image.fromarray(sheet).save(docs / "sheet.png", optimize=True)
+    (docs / "sheet.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _chosen(asked: list[Question]) -> list[Question]:
