@@ -27,8 +27,7 @@ class Teller:
         told = [w for w in state.watches.of(job.job_id, state.now) if always or w.told_now <= due_now]
         if not told:
             return
-        position = state.queue.position(job) if job.state is JobState.QUEUED else 0
-        eta_s = state.eta_s(job)
+        position, eta_s = state.position(job), state.eta_s(job)
         for watch in told:
             watch.told_now, watch.position = state.now, position
             message = JobProgress(
@@ -43,16 +42,16 @@ class Teller:
             state.to_client(watch.peer, message)
 
     def positions(self) -> None:
-        """PROGRESS to those whose waiting job has moved up, at most every QUEUE_NEWS_INTERVAL_S."""
+        """PROGRESS to those whose place in the queue is another now, at most every QUEUE_NEWS_INTERVAL_S."""
         state = self._state
         if state.now < self._positions_now + QUEUE_NEWS_INTERVAL_S or state.queue.changes == self._positions_changes:
             return
         self._positions_now, self._positions_changes = state.now, state.queue.changes
+        positions = state.queue.positions()
         for job_id in state.watches.jobs():
-            job = state.jobs[job_id]
-            if job.state is not JobState.QUEUED:
+            job, position = state.jobs[job_id], positions.get(job_id)
+            if position is None:
                 continue
-            position = state.queue.position(job)
             if any(watch.position != position for watch in state.watches.of(job_id, state.now)):
                 self.progress(job, always=True)
 

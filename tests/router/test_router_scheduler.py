@@ -142,9 +142,12 @@ def test_a_clearly_faster_gpu_is_preferred_and_a_slightly_faster_one_is_not(rig:
         job = rig.job(rig.submit())
         assert job.worker_id == "fast"
         fast.draw(job.token)
-    slow.believed.service.speeds.learn_step(rig.job(rig.submit()).order, 0.0001)  # known otherwise now
-    other = rig.submit()
-    assert rig.job(other).worker_id == "slow"
+    slow.believed.service.speeds.learn_step(rig.job(rig.submit()).order, 0.0001)  # known otherwise now: 5.6 s
+    rig.tick()
+    other = rig.submit()  # 4 s at the fast one, behind the job that is there
+    assert rig.state(other) == "queued"
+    last = rig.submit()  # 6 s
+    assert (rig.state(other), rig.job(last).worker_id) == ("queued", "slow")
 
 
 def test_one_slow_first_job_does_not_keep_work_away(rig: Rig) -> None:
