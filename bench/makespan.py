@@ -86,13 +86,14 @@ def played_makespan_s(task: Task, *, warm: bool, check: bool = False) -> float:
 
 def prepare(fleet: PlayedFleet) -> None:
     """Draw until every GPU has shown how fast it is at every size, then let all of them come to rest."""
-    for number in range(PREPARING_JOBS_MAX):
-        answer = fleet.submit(JobSpec(prompt="x", width=SIDES[number % 3], height=SIDES[number % 3], steps=STEPS[0]))
-        assert isinstance(answer, Accepted)
+    for _ in range(PREPARING_JOBS_MAX):
+        side = fleet.random.choice(SIDES)
+        assert isinstance(fleet.submit(JobSpec(prompt="x", width=side, height=side, steps=STEPS[0])), Accepted)
         fleet.run(lambda: any(not gpu.hand for gpu in fleet.gpus.values()))
-        if number % 3 == 2 and _known(fleet):
-            break
-    fleet.run(lambda: not fleet.broker.state.live)
+        if _known(fleet):
+            fleet.run(lambda: not fleet.broker.state.live)
+            return
+    raise AssertionError("some GPU never drew some size")
 
 
 def _known(fleet: PlayedFleet) -> bool:

@@ -9,6 +9,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from common.messages import (
     Accepted,
@@ -148,7 +149,7 @@ class PlayedGpu:
 class PlayedFleet:
     """A real broker, played GPUs, and a clock that jumps from event to event."""
 
-    def __init__(self, speeds: list[float], *, seed: int = 0, check: bool = False, **settings: float) -> None:
+    def __init__(self, speeds: list[float], *, seed: int = 0, check: bool = False, **settings: Any) -> None:
         """`speeds`: of each GPU, seconds a step and megapixel. `check`: every invariant after every event."""
         self.now = 1000.0
         self.random = random.Random(seed)
@@ -156,7 +157,7 @@ class PlayedFleet:
         self.started: list[tuple[float, str, str]] = []  # when, on which GPU, which job
         self.drawn: list[Drawn] = []
         self.answers: list[Message] = []  # to the last SUBMIT
-        self._check = check
+        self.check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._inbox: list[Event] = []
@@ -193,7 +194,7 @@ class PlayedFleet:
         self._handling = True
         while self._inbox:
             commands = self.broker.handle(self._inbox.pop(0), self.now)
-            if self._check:
+            if self.check:
                 self.broker.check_invariants()
             for command in commands:
                 match command:

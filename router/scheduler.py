@@ -15,6 +15,7 @@ from router.queue import JobQueue
 
 SPEED_TIE_RATIO = 1.25  # estimates closer than this, or than SPEED_TIE_S, say nothing
 SPEED_TIE_S = 0.1
+PREFETCH_MIN_S = 0.05  # a job is sent no earlier than in the second half of the one before it, or so long before
 LEFT_JOBS_MAX = 256  # a GPU that leaves so many to faster ones would add less than 1/256 to them: it stands by
 
 Waiting = tuple[float, Worker]  # seconds until it is free, the GPU
@@ -72,7 +73,8 @@ class Scheduler:
         if left_s is None:
             on_last_step = job.state is JobState.RUNNING and job.step >= job.order.steps - 1
             return self._prefetch_s if on_last_step else None
-        return left_s if left_s <= self._prefetch_s else None
+        half_s = (worker.service.speeds.job_s(job.order) or 0.0) / 2
+        return left_s if left_s <= min(self._prefetch_s, max(half_s, PREFETCH_MIN_S)) else None
 
     # --- deadlines -----------------------------------------------------------------------------
 
