@@ -104,7 +104,7 @@ class Broker:
                 self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
             else:
                 self._lifecycle.dispatch(job, worker)
-        for worker in candidates:
+        for worker in candidates if len(state.queue) else ():
             if worker.takes_new and not worker.hand and state.queue.waits_for(worker.models):
                 state.touch(worker)  # it leaves what waits to faster ones: ask again whenever anything happens
 

@@ -53,6 +53,7 @@ class Line:
         self.size = 0
         self._flows: dict[Client, _Flow] = {}
         self._heads: list[tuple[int, int, Client]] = []  # each client's first slot, ascending
+        self._many: set[Client] = set()  # those with more than one job waiting
         self._charged: dict[str, tuple[Client, int, int]] = {}  # job_id -> client, sequence, cost
         self._sweep_at = IDLE_FLOWS_MIN
 
@@ -162,6 +163,7 @@ class Line:
         return flow
 
     def _put(self, client: Client, flow: _Flow) -> None:
+        (self._many.add if len(flow.slots) > 1 else self._many.discard)(client)
         if flow.slots:
             self._flows[client] = flow
             insort(self._heads, (*flow.slots[0], client))
@@ -185,12 +187,11 @@ class Line:
         """How many start before this waiting job."""
         own = self._flows[client]
         at = own.index(sequence)
-        slot, count = own.slots[at], at
-        for begin, first, other in self._heads:
-            if (begin, first) >= slot:
-                break
+        slot, heads = own.slots[at], self._heads
+        count = at + bisect_left(heads, slot) - bool(at)
+        for other in self._many:
             if other != client:
-                count += bisect_left(self._flows[other].slots, slot)
+                count += max(0, bisect_left(self._flows[other].slots, slot) - 1)
         return count
 
     def walk(self) -> Iterator[tuple[int, int, str]]:
@@ -217,6 +218,7 @@ class Line:
     def check(self) -> None:
         """Raise AssertionError where the books do not balance."""
         assert self._heads == sorted((*f.slots[0], c) for c, f in self._flows.items() if f.slots), self._heads
+        assert self._many == {c for c, f in self._flows.items() if len(f.slots) > 1}, self._many
         assert self.size == sum(len(flow.ids) for flow in self._flows.values())
         for client, flow in self._flows.items():
             assert len(flow.slots) == len(flow.ids) == len(flow.costs), client

@@ -100,15 +100,20 @@ class Planner:
         )
 
     def _place(self, job: Job, lines: list[_Line]) -> Place:
+        key, best, soonest = shape(job.order), None, (True, float("inf"), 0)
         roomy = [line for line in lines if line.queued < self._gpu_queue_size]
-        best, best_key = None, (True, float("inf"), 0)
         for line in roomy or lines:
-            key = (line.free_in_s is None, (line.free_in_s or 0.0) + (self._time(line, job)[0] or 0.0), line.queued)
-            if best is None or key < best_key:
-                best, best_key = line, key
+            job_s, _ = line.times.get(key) or self._time(line, job)
+            free_in_s = line.free_in_s
+            if free_in_s is None:
+                rank = (True, job_s or 0.0, line.queued)
+            else:
+                rank = (False, free_in_s + (job_s or 0.0), line.queued)
+            if best is None or rank < soonest:
+                best, soonest = line, rank
         if best is None:
             return Place("", None)
-        job_s, trust = self._time(best, job)
+        job_s, trust = best.times[key]
         best.free_in_s = None if best.free_in_s is None or job_s is None else best.free_in_s + job_s
         best.trust = min(best.trust, trust)
         if not roomy:
@@ -129,9 +134,8 @@ class Planner:
     def _time(self, line: _Line, job: Job) -> tuple[float | None, Trust]:
         """How long the job takes there, and how well that is known."""
         key = shape(job.order)
-        known = line.times.get(key)
-        if known is None:
+        if key not in line.times:
             speed = self._fleet.outlook(line.worker, job.order)
-            time = None if speed is None else speed.job_s(job.order)
-            known = line.times[key] = (time, line.worker.service.speeds.trust(job.order))
-        return known
+            job_s = None if speed is None else speed.job_s(job.order)
+            line.times[key] = (job_s, line.worker.service.speeds.trust(job.order))
+        return line.times[key]
