@@ -90,8 +90,8 @@ def bare_zmq(port: int, answer_bytes: int) -> None:
 
 
 @contextlib.contextmanager
-def service() -> Iterator[int]:
-    """A ready `genserve up` with one no-op engine; yields its HTTP port."""
+def service(gpus: str = "cpu", **more: str) -> Iterator[int]:
+    """A ready `genserve up` with no-op engines; yields its HTTP port. `more`: environment variables."""
     port = free_port()
     command = [
         str(Path(sys.executable).parent / "genserve"),
@@ -99,11 +99,11 @@ def service() -> Iterator[int]:
         "--engine",
         "noop",
         "--gpus",
-        "cpu",
+        gpus,
         "--port",
         str(port),
     ]
-    env = {**os.environ, "GENSERVE_LOG_LEVEL": "warning", "GENSERVE_LOG_FORMAT": "json"}
+    env = {**os.environ, "GENSERVE_LOG_LEVEL": "warning", "GENSERVE_LOG_FORMAT": "json", **more}
     with tempfile.TemporaryDirectory() as folder:
         env["GENSERVE_ROUTER_STATE_DIR"] = str(Path(folder) / "state")
         process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

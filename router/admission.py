@@ -11,9 +11,11 @@ from common.errors import GenServeError
 from common.messages import JobOrder, JobSpec, Note
 from common.models import ModelCard
 from common.settings import RouterSettings
+from router.fair import Client
 from router.fleet import Fleet, Worker
 from router.jobs import Job
-from router.scheduler import Scheduler
+from router.queue import client_of
+from router.scheduler import remaining_s
 
 NEGATIVE_PROMPT_CFG_SCALE = 4.0  # where a negative prompt comes without a true_cfg_scale
 RETRY_AFTER_MIN_S = 1.0
@@ -117,38 +119,63 @@ def note_unserved(card: ModelCard) -> Note:
 class Room:
     """How many jobs may wait: `gpu_queue_size` and one running for each GPU, and `global_queue_size` besides.
 
-    It counts the jobs that still need a GPU, by model.
+    `global_queue_reserve` further places are for those who have less than their equal share of all places, so
+    that whoever floods the queue keeps nobody else out. It counts the jobs that still need a GPU.
     """
 
     def __init__(self, fleet: Fleet, jobs: Mapping[str, Job], settings: RouterSettings) -> None:
         self._fleet = fleet
         self._jobs = jobs
         self._settings = settings
-        self.needing: Counter[str] = Counter()
+        self.needing: Counter[str] = Counter()  # by model
+        self.clients: Counter[Client] = Counter()
         self._promised_now: dict[str, float] = {}  # when whoever was refused last, by model, was told to come back
 
-    def count(self, model: str, change: int) -> None:
+    def count(self, job: Job, change: int) -> None:
         """One job more (1) or less (-1) needs a GPU."""
+        model, client = job.order.model, client_of(job)
         self.needing[model] += change
+        self.clients[client] += change
         if not self.needing[model]:
             del self.needing[model]
+        if not self.clients[client]:
+            del self.clients[client]
 
-    def check(self, model: str, now: float) -> None:
+    def check(self, model: str, client: Client, now: float) -> None:
         """Raise GenServeError queue_full, saying when to come back, where one job more has no place."""
+        size, reserve = self._settings.global_queue_size, self._settings.global_queue_reserve
+        over = self._over(model)
+        if over <= size or (over <= size + reserve and self.clients[client] < self.equal_share(client)):
+            return
+        gpus = self._fleet.places(model)
+        full = (
+            f"every place in the queue is taken: {sum(self.needing.values())} jobs run or wait "
+            f"({self._settings.gpu_queue_size} may wait for each of {gpus} GPUs that serve {model}, "
+            f"and {size} behind them)"
+        )
+        if over <= size + reserve:
+            full += (
+                f"; what is left is kept for clients with fewer jobs than an equal share, which is "
+                f"{self.equal_share(client):.3g} now: {client[1] or client[0]} has {self.clients[client]}"
+            )
+        raise GenServeError("queue_full", full, retry_after_s=self._retry_after_s(model, now))
+
+    def equal_share(self, client: Client) -> float:
+        """Of all places but the reserve, if each client with jobs here, and this one, had equally many.
+
+        Who is alone shares with whoever may come.
+        """
+        gpus = sum(worker.will_serve for worker in self._fleet.workers.values())
+        places = gpus * (1 + self._settings.gpu_queue_size) + self._settings.global_queue_size
+        return places / max(2, len(self.clients) + (client not in self.clients))
+
+    def _over(self, model: str) -> int:
+        """How many jobs more than the GPUs' own places there would be with one more of this model."""
         over = sum(
             max(0, needing + (name == model) - self._fleet.places(name) * (1 + self._settings.gpu_queue_size))
             for name, needing in self.needing.items()
         )
-        over += model not in self.needing and not self._fleet.places(model)
-        if over > self._settings.global_queue_size:
-            gpus = self._fleet.places(model)
-            raise GenServeError(
-                "queue_full",
-                f"every place in the queue is taken: {sum(self.needing.values())} jobs run or wait "
-                f"({self._settings.gpu_queue_size} may wait for each of {gpus} GPUs that serve {model}, "
-                f"and {self._settings.global_queue_size} behind them)",
-                retry_after_s=self._retry_after_s(model, now),
-            )
+        return over + (model not in self.needing and not self._fleet.places(model))
 
     def _retry_after_s(self, model: str, now: float) -> float:
         """Seconds until a place is likely to be free for this caller: behind those who were refused before it."""
@@ -170,5 +197,5 @@ class Room:
 
     def _busy_s(self, worker: Worker, now: float) -> float | None:
         held: Iterable[Job] = (self._jobs[job_id] for job_id in worker.hand)
-        times = [Scheduler.remaining_s(job, worker, now) for job in held]
+        times = [remaining_s(job, worker, now) for job in held]
         return min((time for time in times if time is not None), default=None)

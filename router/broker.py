@@ -34,6 +34,8 @@ from router.workers import Workers
 
 MIB = 1024 * 1024
 UNREADABLE_LOG_INTERVAL_S = 1.0
+STORING_LOOK_INTERVAL_S = 1.0  # a picture that is being stored has no deadline; it may yet have to be sent again
+LOOK_SPACING_S = 0.1
 
 
 class Broker:
@@ -99,12 +101,15 @@ class Broker:
         while candidates and len(state.queue):
             picked = state.scheduler.pick(candidates, state.now)
             if picked is None:
-                return
+                break
             job, worker = picked
             if job.deadline_now <= state.now:
                 self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
             else:
                 self._lifecycle.dispatch(job, worker)
+        for worker in candidates if len(state.queue) else ():
+            if worker.takes_new and not worker.hand and state.queue.waits_for(worker.models):
+                state.touch(worker)  # it leaves what waits to faster ones: ask again whenever anything happens
 
     def _forget_ended(self) -> None:
         """Hold what is kept of ended jobs to its bounds, oldest first."""
@@ -141,10 +146,24 @@ class Broker:
         state.touch_all()
 
     def _end_overdue(self) -> None:
-        now = self._state.now
-        overdue = [j for j in self._state.live.values() if j.deadline_now <= now and j.state is not JobState.STORING]
-        for job in overdue:
-            self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
+        """Fail those whose time is up, and those that wait and could not end in time on any GPU."""
+        state, now = self._state, self._state.now
+        for job in state.deadlines.due(now):
+            if job.state is JobState.STORING:
+                state.deadlines.look(job, now + STORING_LOOK_INTERVAL_S)
+                continue
+            if job.deadline_now <= now:
+                self._lifecycle.fail(job, "deadline_exceeded", self._deadline_text(job))
+                continue
+            latest_now = state.scheduler.latest_start_now(job) if job.state is JobState.QUEUED else job.deadline_now
+            if latest_now is None:  # no speed is known yet: look again halfway
+                state.deadlines.look(job, min(job.deadline_now, (now + job.deadline_now) / 2 + LOOK_SPACING_S))
+            elif latest_now >= now:
+                state.deadlines.look(job, max(latest_now, now + LOOK_SPACING_S))
+            else:
+                left_s = job.deadline_now - now
+                text = f"{left_s:.1f} s are left of its time, and it takes {job.deadline_now - latest_now:.1f} s"
+                self._lifecycle.fail(job, "deadline_exceeded", f"{text} on the fastest GPU; so it was not drawn")
 
     @staticmethod
     def _deadline_text(job: Job) -> str:

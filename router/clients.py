@@ -32,6 +32,7 @@ from router.jobs import Job, JobState
 from router.keys import Key, digest
 from router.lifecycle import Lifecycle
 from router.records import KeyForgotten, KeyTaken
+from router.speeds import Trust
 from router.state import RouterState
 from router.teller import Teller
 from router.views import status_reply
@@ -39,6 +40,8 @@ from router.views import status_reply
 OWNER = "local"
 DRAINING_RETRY_AFTER_S = 5.0
 STORAGE_RETRY_AFTER_S = 30.0
+UNSURE_MARGIN = 2.0  # by a speed that rests on few jobs, only what would end this many times too late is refused
+ROUNDED_FROM_S = 10.0
 
 
 class Clients:
@@ -127,25 +130,37 @@ class Clients:
     def _admit(self, job_id: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None) -> Job:
         """A new job, if there is room for it."""
         state = self._state
-        state.room.check(order.model, state.now)
+        state.room.check(order.model, (OWNER, order.client), state.now)
         if not state.fleet.serving(order.model):
             notes = (*notes, note_unserved(state.cards[order.model]))
             state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
-        state.sequence += 1
         allowed_s = min(deadline_s or state.settings.job_deadline_s, state.settings.job_deadline_s)
         job = Job(
             job_id=job_id,
             owner=OWNER,
             order=order,
             notes=notes,
-            sequence=state.sequence,
+            sequence=state.sequence + 1,
             created_at=state.wall,
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
         )
+        if deadline_s is not None:
+            self._check_deadline(job, allowed_s)
+        state.sequence += 1
         self._lifecycle.accept(job)
         return job
+
+    def _check_deadline(self, job: Job, allowed_s: float) -> None:
+        """Refuse what cannot end in time, unless the speeds that say so are too little known."""
+        eta_s, trust = self._state.as_if(job)
+        if eta_s is None or trust is Trust.GUESSED:
+            return
+        if eta_s > allowed_s * (1.0 if trust is Trust.COMPARED else UNSURE_MARGIN):
+            about = f"{eta_s:.0f}" if eta_s >= ROUNDED_FROM_S else f"{eta_s:.1f}"
+            text = f"it would end in about {about} s; deadline_s is {allowed_s:g}"
+            raise GenServeError("deadline_unreachable", text, param="deadline_s")
 
     def _take_key(self, submit: Submit, job: Job) -> None:
         state = self._state

@@ -8,11 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.errors import GenServeError
-from common.messages import DeviceInfo, DeviceLoad, Heartbeat, Register
+from common.messages import DeviceInfo, DeviceLoad, Heartbeat, JobOrder, Register, Timings
 from common.models import ModelCard
 from common.settings import RouterSettings
 from router.events import Peer
-from router.speeds import Speeds
+from router.speeds import Speed, Speeds
 
 WORKERS_MAX = 4096
 FAILURES_BEFORE_REST = 3  # in a row, of the GPU's own making
@@ -90,6 +90,8 @@ class Fleet:
         self._services: dict[str, Service] = {}
         self._places: Counter[str] = Counter()
         self._serving: dict[str, list[Worker]] = {}
+        self._beside: dict[str, set[str]] = {}
+        self._typical = Speeds()
         self._ticked_now: float | None = None
         self.workers: dict[str, Worker] = {}
         self.by_peer: dict[Peer, Worker] = {}
@@ -187,13 +189,43 @@ class Fleet:
         """How many GPUs jobs of this model may be planned for."""
         return self._places[model]
 
+    def drawn_beside(self, model: str) -> set[str]:
+        """The models that are drawn by GPUs of this one, itself among them; none where nobody serves it."""
+        return self._beside.get(model, set())
+
     def _recount(self) -> None:
         self._places.clear()
-        self._serving = {}
+        self._serving, self._beside = {}, {}
         for worker in self.workers.values():
             for model in worker.models:
+                self._beside.setdefault(model, set()).update(worker.models)
                 self._serving.setdefault(model, []).append(worker)
                 self._places[model] += worker.will_serve
+
+    # --- how fast they are ---------------------------------------------------------------------
+
+    def learn_step(self, worker: Worker, order: JobOrder, step_s: float) -> bool:
+        """A step took so long there. True where this is the first that is known of the model's speed."""
+        first = self._typical.learned(order) is None and not self._typical.knows(order.model)
+        worker.service.speeds.learn_step(order, step_s)
+        self._typical.learn_step(order, step_s)
+        return first
+
+    def learn_whole(self, worker: Worker, order: JobOrder, timings: Timings) -> bool:
+        """A whole job took so long there. True likewise."""
+        first = not self._typical.knows(order.model)
+        worker.service.speeds.learn_whole(order, timings)
+        self._typical.learn_whole(order, timings)
+        return first and self._typical.knows(order.model)
+
+    def cost_ms(self, order: JobOrder) -> int:
+        """What a job counts in its client's share: the GPU time it takes, over all GPUs, if need be guessed."""
+        return self._typical.cost_ms(order)
+
+    def outlook(self, worker: Worker, order: JobOrder) -> Speed | None:
+        """How fast this GPU probably is: as learned, else as guessed from its other sizes, else as all GPUs are."""
+        own, all_gpus = worker.service.speeds, self._typical
+        return own.learned(order) or own.guessed(order) or all_gpus.learned(order) or all_gpus.guessed(order)
 
     # --- what they say -------------------------------------------------------------------------
 

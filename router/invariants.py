@@ -5,7 +5,10 @@ Pure.
 
 from collections import Counter
 
-from router.jobs import ENDED, IN_HAND, NEEDS_A_GPU, JobState
+from router.admission import Room
+from router.fleet import Worker
+from router.jobs import ENDED, IN_HAND, NEEDS_A_GPU, Job, JobState
+from router.scheduler import remaining_s
 from router.state import RouterState
 
 
@@ -13,6 +16,8 @@ def check(state: RouterState) -> None:
     """Raise AssertionError where the state contradicts itself."""
     state.fleet.check()
     state.watches.check()
+    state.queue.check(state.live)
+    state.deadlines.check()
     _check_sets(state)
     _check_places(state)
     _check_counts(state)
@@ -62,8 +67,12 @@ def _check_places(state: RouterState) -> None:
 def _check_counts(state: RouterState) -> None:
     living = Counter(job.state for job in state.live.values())
     assert living == Counter({s: n for s, n in state.census.items() if n and s not in ENDED}), state.census
-    needing = Counter(job.order.model for job in state.live.values() if job.state in NEEDS_A_GPU)
-    assert state.room.needing == needing, (state.room.needing, needing)
+    room = Room(state.fleet, state.jobs, state.settings)
+    for job in state.live.values():
+        if job.state in NEEDS_A_GPU:
+            room.count(job, 1)
+    assert state.room.needing == room.needing, (state.room.needing, room.needing)
+    assert state.room.clients == room.clients, (state.room.clients, room.clients)
     kept = sum(job.picture.bytes for job in state.ended.values() if job.picture is not None)
     assert state.result_bytes == kept, (state.result_bytes, kept)
     assert len(state.ended) <= state.settings.ended_jobs_max
@@ -71,8 +80,30 @@ def _check_counts(state: RouterState) -> None:
 
 
 def _check_nobody_idles(state: RouterState) -> None:
-    """No GPU that could take a job stands idle while one waits for it."""
+    """No GPU that could take a job stands idle, unless each that waits would end sooner on a faster one.
+
+    Of the first that it could take, this is seen without any other: nothing is ahead of that one.
+    """
     idle = [w for w in state.fleet.workers.values() if not w.hand and not w.rests_until_now]
     picked = state.scheduler.pick(idle, state.now)
     if picked is not None:
         raise AssertionError(f"{picked[1].worker_id} idles although {picked[0].job_id} waits")
+    for worker in idle:
+        if not worker.takes_new:
+            continue
+        waiting = (state.jobs[job_id] for job_id in state.queue.ordered(worker.models))
+        job = next((job for job in waiting if state.scheduler.fits(job, worker, state.now)), None)
+        if job is not None:
+            _check_sooner(state, job, worker)
+
+
+def _check_sooner(state: RouterState, job: Job, idle: Worker) -> None:
+    """Some busy GPU, by what it has shown, ends its work and this job before the idle one would."""
+    own_s = idle.service.speeds.compared_s(job.order)
+    assert own_s is not None, f"{idle.worker_id} idles, of unknown speed, although {job.job_id} waits"
+    for worker in state.fleet.serving(job.order.model):
+        times = [remaining_s(state.jobs[job_id], worker, state.now) for job_id in worker.hand]
+        times.append(worker.service.speeds.compared_s(job.order))
+        if worker.state == "ready" and None not in times and sum(time or 0.0 for time in times) < own_s:
+            return
+    raise AssertionError(f"{idle.worker_id} idles although it would be the first to end {job.job_id}")

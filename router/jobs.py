@@ -120,11 +120,6 @@ class Job:
         """Will nothing more happen to it?"""
         return self.state in ENDED
 
-    @property
-    def order_key(self) -> tuple[int, int]:
-        """Jobs start in ascending order of this."""
-        return (-self.order.priority, self.sequence)
-
     def remember(self, moment: JobMoment) -> None:
         """Add to its history."""
         self.moments.append(moment)

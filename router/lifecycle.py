@@ -73,7 +73,7 @@ class Lifecycle:
         """Send a queued job to a GPU with credit."""
         state = self._state
         queue_size, idle = state.queue.position(job), not worker.hand
-        state.queue.remove(job)
+        state.queue.take(job)
         state.fleet.use_credit(worker)
         job.dispatch += 1
         job.lost = False
@@ -99,7 +99,7 @@ class Lifecycle:
         state = self._state
         state.orphans.pop(job.job_id, None)
         if job.state is JobState.QUEUED:
-            self._places.leave_queue(job)
+            self._places.leave_queue(job, drawn=True)
             if job.lost:  # it was counted as lost, and is not
                 job.lost, job.attempts, job.failures = False, max(0, job.attempts - 1), max(0, job.failures - 1)
             self._give(job, worker)
@@ -290,7 +290,7 @@ class Lifecycle:
         """Take it from wherever it waits or runs; its daemon is told to stop."""
         state = self._state
         if job.state is JobState.QUEUED:
-            self._places.leave_queue(job)
+            self._places.leave_queue(job, drawn=False)
         elif job.state in IN_HAND:
             worker = self._places.leave_hand(job)
             if worker is not None and job.settled != job.dispatch:
@@ -302,6 +302,8 @@ class Lifecycle:
         if job.state is not JobState.DONE:
             job.picture, job.parts, job.timings = None, (), None
         del state.live[job.job_id]
+        undrawn = 0 if job.state is JobState.DONE else job.order.steps - job.step
+        state.queue.settle(job, undrawn / job.order.steps)
         state.file(job)
 
     def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:

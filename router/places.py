@@ -20,22 +20,24 @@ class Places:
         state = self._state
         state.jobs[job.job_id] = state.live[job.job_id] = job
         state.census[job.state] += 1
-        state.room.count(job.order.model, 1)
+        state.room.count(job, 1)
+        state.deadlines.look(job, state.now)
 
     def wait(self, job: Job, wait_s: float) -> None:
         """Queue, now or in `wait_s` seconds."""
         state = self._state
         job.not_before_now = state.now + wait_s
+        state.deadlines.look(job, state.now)
         if wait_s > 0:
             state.delayed[job.job_id] = job
         else:
             state.queue.add(job)
             state.touch_all()
 
-    def leave_queue(self, job: Job) -> None:
-        """It waits no longer."""
+    def leave_queue(self, job: Job, *, drawn: bool) -> None:
+        """It waits no longer. `drawn`: for a GPU has it, and its client is charged for that."""
         if self._state.delayed.pop(job.job_id, None) is None:
-            self._state.queue.remove(job)
+            (self._state.queue.take if drawn else self._state.queue.remove)(job)
 
     def leave_hand(self, job: Job) -> Worker | None:
         """From whichever GPU has it; None where none is heard that has."""
@@ -54,4 +56,4 @@ class Places:
         state.census[job.state] += 1
         needed = (job.state in NEEDS_A_GPU) - (before in NEEDS_A_GPU)
         if needed:
-            state.room.count(job.order.model, needed)
+            state.room.count(job, needed)

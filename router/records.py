@@ -28,7 +28,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True):
     owner: str
     order: JobOrder
     notes: tuple[Note, ...]
-    sequence: int  # jobs of one priority start in this order
+    sequence: int  # one client's jobs of one priority start in this order
     created_at: float
     deadline_at: float
 

@@ -1,7 +1,9 @@
 """Taking up where a former router left off: its records become jobs again.
 
 Pure. What waited waits on; what a GPU had in hand is believed to go on there until that GPU registers, or
-has not done so within `dead_after_s`; what had ended can be fetched until its time is over.
+has not done so within `dead_after_s`; what had ended can be fetched until its time is over. The order of the queue
+comes again from priorities, clients and arrivals, with what had been sent before first; who had had how much of
+the GPUs, and how fast these are, is learned anew.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +45,7 @@ def replay(state: RouterState, records: Sequence[Record]) -> None:
             state.jobs[job.job_id] = job
             state.file(job)
             state.result_bytes += job.picture.bytes if job.picture is not None else 0
-    for job in sorted((j for j in jobs.values() if not j.ended), key=lambda j: (j.deadline_now, j.sequence)):
+    for job in sorted((j for j in jobs.values() if not j.ended), key=lambda j: j.sequence):
         places.enter(job)
         if job.state is JobState.QUEUED:
             places.wait(job, max(0.0, job.not_before_now - state.now))

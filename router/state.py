@@ -13,13 +13,16 @@ from common.models import ModelCard
 from common.settings import RouterSettings
 from router.admission import Room, default_model
 from router.commands import Append, Command, Log, ToClient, ToWorker
+from router.deadlines import Deadlines
 from router.events import Peer
 from router.fleet import Fleet, Worker
 from router.jobs import Job, JobState
 from router.keys import Keys
-from router.plan import Plan, make_plan
+from router.plan import Plan, Planner
+from router.queue import JobQueue
 from router.records import JobRecord, Record, moment
-from router.scheduler import JobQueue, Scheduler
+from router.scheduler import Scheduler
+from router.speeds import Trust
 from router.views import job_view
 from router.watches import Watches
 
@@ -60,8 +63,9 @@ class RouterState:
         self.result_bytes = 0  # of all pictures kept
         self.delayed: dict[str, Job] = {}  # queued, but not to start before their time
         self.orphans: dict[str, float] = {}  # job_id -> when its unheard GPU counts as lost (monotonic)
-        self.queue = JobQueue()
+        self.deadlines = Deadlines(self.live)
         self.fleet = Fleet(settings, first_epoch)
+        self.queue = JobQueue(self.fleet)
         self.scheduler = Scheduler(self.fleet, self.queue, self.jobs, settings.prefetch_s)
         self.room = Room(self.fleet, self.jobs, settings)
         self.watches = Watches(settings)
@@ -73,6 +77,7 @@ class RouterState:
         self.stopped = False
         self._touched: dict[str, Worker] | None = {}  # whose circumstances changed; None: everyone's
         self._plan: Plan | None = None
+        self._planner = Planner(self.fleet, self.queue, self.scheduler, self.jobs, settings)
 
     # --- commands ------------------------------------------------------------------------------
 
@@ -129,12 +134,27 @@ class RouterState:
         """The plan: of this moment where `exact`, else perhaps PLAN_AGE_MAX_S old."""
         plan = self._plan
         if plan is None or exact or self.now - plan.made_now > PLAN_AGE_MAX_S:
-            plan = self._plan = make_plan(self.fleet, self.queue, self.jobs, self.settings, self.now)
+            plan = self._plan = self._planner.plan(self.delayed.values(), self.now)
         return plan
+
+    def as_if(self, job: Job) -> tuple[float | None, Trust]:
+        """A new job's seconds to its end, were it accepted now, and how well that is known."""
+        self.jobs[job.job_id] = job
+        self.queue.add(job)
+        plan = self._planner.plan((), self.now, last=job)
+        self.queue.remove(job)
+        del self.jobs[job.job_id]
+        return plan.places[job.job_id].eta_s, plan.trust
 
     def view(self, job: Job) -> JobView:
         """The job as its owner sees it."""
-        return job_view(job, self.queue.position(job) if job.state is JobState.QUEUED else 0, self.eta_s(job))
+        return job_view(job, self.position(job), self.eta_s(job))
+
+    def position(self, job: Job) -> int:
+        """How many jobs of its model start before it, and one; 0 where it is with a GPU, or ended."""
+        if job.state is not JobState.QUEUED:
+            return 0
+        return self.queue.position_when_due(job) if job.job_id in self.delayed else self.queue.position(job)
 
     def eta_s(self, job: Job) -> float | None:
         """Seconds to the job's end; None where that is unknown, 0 where it has ended."""
@@ -146,7 +166,9 @@ class RouterState:
         if job.ended or job.state is JobState.STORING:
             return 0.0
         worker = self.fleet.workers.get(job.worker_id)
-        return None if worker is None else self.scheduler.remaining_s(job, worker, self.now)
+        if worker is None or job.job_id not in worker.hand:
+            return None
+        return self.scheduler.ends_in_s(job, worker, self.now)
 
     @property
     def default_model(self) -> str:

@@ -20,15 +20,17 @@ class Teller:
         self._positions_now = 0.0  # when places in the queue were last told
         self._positions_changes = 0  # of the queue, then
 
-    def progress(self, job: Job, *, always: bool = False) -> None:
-        """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always`."""
+    def progress(self, job: Job, *, always: bool = False, position: int | None = None) -> None:
+        """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always`.
+
+        `position`: its place in the queue, where that is known already.
+        """
         state = self._state
         due_now = state.now - state.settings.progress_interval_s
         told = [w for w in state.watches.of(job.job_id, state.now) if always or w.told_now <= due_now]
         if not told:
             return
-        position = state.queue.position(job) if job.state is JobState.QUEUED else 0
-        eta_s = state.eta_s(job)
+        position, eta_s = state.position(job) if position is None else position, state.eta_s(job)
         for watch in told:
             watch.told_now, watch.position = state.now, position
             message = JobProgress(
@@ -43,18 +45,18 @@ class Teller:
             state.to_client(watch.peer, message)
 
     def positions(self) -> None:
-        """PROGRESS to those whose waiting job has moved up, at most every QUEUE_NEWS_INTERVAL_S."""
+        """PROGRESS to those whose place in the queue is another now, at most every QUEUE_NEWS_INTERVAL_S."""
         state = self._state
         if state.now < self._positions_now + QUEUE_NEWS_INTERVAL_S or state.queue.changes == self._positions_changes:
             return
         self._positions_now, self._positions_changes = state.now, state.queue.changes
+        positions = state.queue.positions()
         for job_id in state.watches.jobs():
-            job = state.jobs[job_id]
-            if job.state is not JobState.QUEUED:
+            job, position = state.jobs[job_id], positions.get(job_id)
+            if position is None:
                 continue
-            position = state.queue.position(job)
             if any(watch.position != position for watch in state.watches.of(job_id, state.now)):
-                self.progress(job, always=True)
+                self.progress(job, always=True, position=position)
 
     def end(self, job: Job) -> None:
         """The end, to all who watch; nobody watches it afterwards."""

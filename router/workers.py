@@ -195,8 +195,8 @@ class Workers:
         if job.state is JobState.DISPATCHED:
             self._lifecycle.start(job)
         if isinstance(message, WorkerProgress):
-            if message.step_s > 0:
-                worker.service.speeds.learn_step(job.order, message.step_s)
+            if message.step_s > 0 and state.fleet.learn_step(worker, job.order, message.step_s):
+                state.queue.recost(job.order.model, state.jobs)
             self._lifecycle.progress(job, min(message.step, job.order.steps))
 
     def _end(self, worker: Worker, message: Done | Fail, event: WorkerSaid) -> None:
@@ -212,7 +212,8 @@ class Workers:
         elif isinstance(message, Done) and state.storage_full:
             self._unanswered.add(worker.worker_id)  # it is asked for again when there is room
         elif isinstance(message, Done):
-            worker.service.speeds.learn_whole(job.order, message.timings)
+            if state.fleet.learn_whole(worker, job.order, message.timings):
+                state.queue.recost(job.order.model, state.jobs)
             if job.state is JobState.DISPATCHED:
                 self._lifecycle.start(job)
             self._lifecycle.store(job, message, event.payload)

@@ -162,6 +162,35 @@ def test_each_model_has_its_own_places_and_all_share_the_rest(make_rig: Callable
     assert [type(_answer(rig, model="b")).__name__ for _ in range(3)] == ["Accepted"] * 2 + ["Rejected"]
 
 
+def test_the_reserve_is_for_clients_below_their_equal_share(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(gpu_queue_size=1, global_queue_size=4, global_queue_reserve=3)
+    rig.worker("w")
+    taken = [isinstance(_answer(rig, client="a"), Accepted) for _ in range(8)]
+    assert taken == [True] * 6 + [False] * 2  # who is alone has all places but the reserve
+    refused = _answer(rig, client="a")
+    assert isinstance(refused, Rejected)
+    assert refused.message == (
+        "every place in the queue is taken: 6 jobs run or wait (1 may wait for each of 1 GPUs that serve m, and 4 "
+        "behind them); what is left is kept for clients with fewer jobs than an equal share, which is 3 now: a has 6"
+    )
+    assert [type(_answer(rig, client=c)).__name__ for c in "bbb"] == ["Accepted"] * 3  # b's third is still below 3
+    last = _answer(rig, client="c")
+    assert isinstance(last, Rejected)
+    assert (last.code, "what is left" in last.message) == ("queue_full", False)
+    assert last.retry_after_s is not None
+
+
+def test_a_share_is_smaller_the_more_clients_there_are(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(gpu_queue_size=1, global_queue_size=4, global_queue_reserve=3)
+    rig.worker("w")
+    for client in "aabbcc":
+        assert isinstance(_answer(rig, client=client), Accepted)
+    assert isinstance(_answer(rig, client="c"), Rejected)  # it has two of six
+    assert isinstance(_answer(rig, client="d"), Accepted)
+    assert isinstance(_answer(rig, client="d"), Accepted)  # one is below 6 / 4
+    assert isinstance(_answer(rig, client="d"), Rejected)
+
+
 def test_a_finished_drawing_frees_its_place(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(gpu_queue_size=0, global_queue_size=0)
     worker = rig.worker("w")

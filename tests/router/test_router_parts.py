@@ -13,12 +13,13 @@ from msgspec.structs import replace
 from common.messages import Timings, Token
 from common.settings import RouterSettings
 from router.beside import Beside
+from router.fleet import Fleet
 from router.jobs import Job
 from router.journal import Journal, Stored
 from router.keys import KEYS_MAX, Key, Keys
 from router.memory_journal import CHECK_AT_ONCE_BYTES_MAX, MemoryJournal
+from router.queue import JobQueue
 from router.retry import RETRY_WAIT_MAX_S, GiveUp, Retry, after_failure, after_return
-from router.scheduler import JobQueue
 from router.speeds import SPEEDS_PER_WORKER_MAX, Speeds
 from router.watches import Watches
 from tests.common.samples import ORDER
@@ -124,12 +125,13 @@ def test_returned_jobs_wait_longer_each_time(returns: int, wait_s: float) -> Non
 
 
 def test_the_queue_orders_finds_and_removes() -> None:
-    queue = JobQueue()
+    queue = JobQueue(Fleet(SETTINGS, 1))
     jobs = [_job(n, priority=n % 3, model="ab"[n % 2]) for n in range(12)]
-    for job in reversed(jobs):
+    for job in jobs:
         queue.add(job)
     expected = sorted(jobs, key=lambda j: (-j.order.priority, j.sequence))
-    assert list(queue.ordered(["a", "b", "c"])) == [j.job_id for j in expected]
+    for model in "ab":
+        assert list(queue.ordered([model])) == [j.job_id for j in expected if j.order.model == model]
     assert [queue.position(j) for j in expected if j.order.model == "a"] == [1, 2, 3, 4, 5, 6]
     queue.remove(expected[0])
     assert expected[0] not in queue

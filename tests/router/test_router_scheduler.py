@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Callable
 
-from common.messages import Accepted, Dispatch, JobQuery, JobReply, StatusQuery, StatusReply
+from common.messages import Accepted, CancelJob, Dispatch, JobQuery, JobReply, StatusQuery, StatusReply
 from router.commands import ToWorker
+from router.fleet import FAILURES_BEFORE_REST, REST_S
 from router.jobs import JobState
 from router.speeds import JOBS_TO_COMPARE
 from tests.router.rig import FakeWorker, Rig, card
@@ -142,9 +143,12 @@ def test_a_clearly_faster_gpu_is_preferred_and_a_slightly_faster_one_is_not(rig:
         job = rig.job(rig.submit())
         assert job.worker_id == "fast"
         fast.draw(job.token)
-    slow.believed.service.speeds.learn_step(rig.job(rig.submit()).order, 0.0001)  # known otherwise now
-    other = rig.submit()
-    assert rig.job(other).worker_id == "slow"
+    slow.believed.service.speeds.learn_step(rig.job(rig.submit()).order, 0.0001)  # known otherwise now: 5.6 s
+    rig.tick()
+    other = rig.submit()  # 4 s at the fast one, behind the job that is there
+    assert rig.state(other) == "queued"
+    last = rig.submit()  # 6 s
+    assert (rig.state(other), rig.job(last).worker_id) == ("queued", "slow")
 
 
 def test_one_slow_first_job_does_not_keep_work_away(rig: Rig) -> None:
@@ -252,3 +256,145 @@ def test_queue_sizes_are_bounded_and_the_rest_overflows(make_rig: Callable[..., 
     assert [worker.queue_size for worker in status.workers] == [2, 2]
     assert (status.stats.queued, status.stats.running, status.stats.overflow) == (10, 0, 6)
     assert status.stats.queued == status.stats.overflow + sum(w.queue_size for w in status.workers)
+
+
+# --- faster and slower ones ---------------------------------------------------------------------
+
+
+def _two_speeds(rig: Rig) -> tuple[FakeWorker, FakeWorker]:
+    """A slow GPU of 10 s and a fast one of 1 s a step, both known and idle."""
+    slow = rig.worker("slow")
+    for _ in range(JOBS_TO_COMPARE):
+        _learn(slow, step_s=10.0)
+    slow.heartbeat("loading")
+    fast = rig.worker("fast")
+    for _ in range(JOBS_TO_COMPARE):
+        _learn(fast, step_s=1.0)
+    slow.heartbeat()
+    return slow, fast
+
+
+def test_a_slow_gpu_leaves_what_a_faster_one_ends_sooner_and_takes_what_comes_behind(rig: Rig) -> None:
+    slow, fast = _two_speeds(rig)
+    jobs = [rig.submit(steps=4) for _ in range(11)]  # 4 s each on the fast one, 40 s on the slow one
+    assert list(fast.believed.hand) == jobs[:1]
+    assert list(slow.believed.hand) == jobs[9:10]  # the tenth would end there in 40 s too; the nine before sooner
+    assert rig.job(jobs[10]).worker_id == ""
+    fast.bye()
+    rig.tick()
+    assert [rig.state(job_id) for job_id in jobs[1:3]] == ["queued", "queued"]  # the slow one draws
+
+
+def test_a_slow_gpu_takes_what_was_left_to_a_faster_one_that_fails(rig: Rig) -> None:
+    slow, fast = _two_speeds(rig)
+    first, second = rig.submit(steps=4), rig.submit(steps=4)
+    fast.started(rig.job(first).token)
+    assert (rig.state(second), slow.believed.hand) == ("queued", {})
+    fast.heartbeat("broken")
+    assert list(slow.believed.hand) == [second]
+
+
+def test_a_slow_gpu_does_not_wait_for_a_faster_one_that_stands_still(rig: Rig) -> None:
+    slow, fast = _two_speeds(rig)
+    first, second = rig.submit(steps=4), rig.submit(steps=4)
+    fast.started(rig.job(first).token)
+    for _ in range(4):
+        rig.tick(1.0, step=0.5)
+        slow.heartbeat()
+        fast.heartbeat()
+    assert list(slow.believed.hand) == [second]
+
+
+def test_a_slow_gpu_does_not_wait_where_little_is_known(rig: Rig) -> None:
+    slow = rig.worker("slow")
+    for _ in range(JOBS_TO_COMPARE - 1):
+        _learn(slow, step_s=10.0)
+    fast = rig.worker("fast")
+    for _ in range(2):
+        rig.submit()
+    assert len(slow.believed.hand) == len(fast.believed.hand) == 1
+
+
+# --- order and outlooks ------------------------------------------------------------------------
+
+
+def _view(rig: Rig, job_id: str) -> tuple[int, float | None]:
+    (reply,) = rig.say(JobQuery(rid="j", job_id=job_id))
+    assert isinstance(reply, JobReply)
+    return reply.job.position, reply.job.eta_s
+
+
+def test_positions_and_etas_follow_the_fair_order(rig: Rig) -> None:
+    worker = rig.worker("w")
+    _learn(worker, step_s=1.0)
+    worker.started(rig.job(rig.submit(steps=4, client="a")).token)
+    a = [rig.submit(steps=4, client="a") for _ in range(3)]
+    b = [rig.submit(steps=4, client="b") for _ in range(2)]
+    high = rig.submit(steps=2, priority=1, client="a")
+    order = [high, b[0], a[0], b[1], a[1], a[2]]
+    assert [_view(rig, job_id) for job_id in order] == [
+        (1, 6.0), (2, 10.0), (3, 14.0), (4, 18.0), (5, 22.0), (6, 26.0)
+    ]  # fmt: skip
+    rig.say(CancelJob(rid="c", job_id=b[0]))
+    assert [_view(rig, job_id)[0] for job_id in (high, b[1], a[0], a[1], a[2])] == [1, 2, 3, 4, 5]
+
+
+def test_a_job_that_was_sent_ahead_counts_what_is_drawn_before_it(rig: Rig) -> None:
+    worker = rig.worker("w")
+    _learn(worker, step_s=1.0)
+    first, second = rig.submit(steps=4), rig.submit(steps=3)
+    worker.started(rig.job(first).token)
+    worker.progress(rig.job(first).token, 3)
+    rig.tick(0.75)
+    assert rig.state(second) == "dispatched"
+    assert _view(rig, second) == (0, 3.25)
+
+
+def test_a_job_that_waits_out_a_pause_says_when_it_may_be_ready(rig: Rig) -> None:
+    worker, other = rig.worker("w"), rig.worker("v")
+    _learn(worker, step_s=1.0)
+    _learn(other, step_s=1.0)
+    job_id = rig.submit(steps=4)
+    for _ in range(2):
+        at = {"w": worker, "v": other}[rig.job(job_id).worker_id]
+        at.fail(rig.job(job_id).token)
+        at.grant()
+    assert job_id in rig.broker.state.delayed
+    wait_s = rig.job(job_id).not_before_now - rig.now
+    assert wait_s > 1.0
+    high = [rig.submit(steps=4, priority=1) for _ in range(3)]
+    assert [rig.state(one) for one in high] == ["dispatched", "dispatched", "queued"]
+    assert _view(rig, job_id) == (2, 8.0)
+    rig.submit(steps=4)
+    rig.tick(wait_s + 0.1)
+    assert _view(rig, job_id)[0] == 2
+
+
+def test_a_gpu_that_rests_is_not_promised(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(attempts_max=100, retry_backoff_s=0)
+    worker = rig.worker("w")
+    _learn(worker, step_s=1.0)
+    job_id = rig.submit(steps=4)
+    for _ in range(FAILURES_BEFORE_REST):
+        worker.fail(rig.job(job_id).token)
+        worker.grant()
+    rig.tick(0.5)
+    assert _view(rig, job_id) == (1, REST_S - 0.5 + 4.0)
+
+
+def test_after_a_restart_each_client_has_its_order_and_none_is_buried(rig: Rig) -> None:
+    rig.worker("gone").bye()
+    a = [rig.submit(client="a", deadline_s=1000.0 - n) for n in range(5)]
+    b = [rig.submit(client="b") for _ in range(2)]
+    again = Rig(first_epoch=100, records=rig.records)
+    assert list(again.broker.state.queue.ordered(["m"])) == [a[0], b[0], a[1], b[1], *a[2:]]
+
+
+def test_what_was_guessed_counts_anew_once_a_speed_is_known(rig: Rig) -> None:
+    worker = rig.worker("w", credit=1)
+    rig.submit(client="a")
+    a = [rig.submit(client="a") for _ in range(3)]
+    worker.started(rig.job(next(iter(worker.believed.hand))).token)
+    worker.progress(rig.job(next(iter(worker.believed.hand))).token, 1, step_s=1.0)
+    b = [rig.submit(client="b") for _ in range(3)]
+    assert list(rig.broker.state.queue.ordered(["m"])) == [b[0], a[0], b[1], a[1], b[2], a[2]]
