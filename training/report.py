@@ -39,7 +39,7 @@ def loss_curve(log: Path, picture: Path) -> None:
     with log.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    titles = {"vae": "autoencoder: mean absolute error", "flow": "flow: mean squared error of the velocity"}
+    titles = {"vae": "autoencoder: loss", "flow": "flow: mean squared error of the velocity"}
     for axis, (stage, title) in zip(axes, titles.items(), strict=True):
         lines = [row for row in rows if row["stage"] == stage]
         axis.plot([int(row["step"]) for row in lines], [float(row["loss"]) for row in lines], linewidth=1)
