@@ -87,6 +87,7 @@ class Job:
     dispatch: int = 0  # number of the last dispatch
     settled: int = 0  # the last dispatch whose end was taken
     lost: bool = False  # its last dispatch was ended by the loss of its GPU, and counted so
+    lost_running: bool = False  # it had begun there
     worker_id: str = ""  # of the last dispatch
     device: str = ""
     starts: int = 0  # dispatches that began
@@ -143,6 +144,15 @@ def advance(job: Job, event: JobEvent, now: float, detail: str = "") -> None:
         raise ImpossibleTransition(f"{event.value} cannot happen to {tell(job)}")
     job.story.append(f"{now:.3f} {event.value} #{job.dispatch} {detail}".rstrip())
     job.state = state
+
+
+def found_again(job: Job) -> None:
+    """The GPU that was counted as lost came back with it: nothing was lost, whatever had been counted before stays."""
+    if job.lost:
+        job.failures -= 1
+        job.attempts -= job.lost_running
+        job.starts -= job.lost_running  # it begins there once, however often that is told
+    job.lost = job.lost_running = False
 
 
 def tell(job: Job) -> str:

@@ -17,7 +17,7 @@ from common.messages import (
 )
 from router.commands import DropResult, StoreResult
 from router.fleet import Worker
-from router.jobs import IN_HAND, Job, JobEvent, JobState
+from router.jobs import IN_HAND, Job, JobEvent, JobState, found_again
 from router.places import Places
 from router.records import (
     JobAccepted,
@@ -75,7 +75,7 @@ class Lifecycle:
         state.queue.remove(job)
         state.fleet.use_credit(worker)
         job.dispatch += 1
-        job.lost = False
+        job.lost = job.lost_running = False
         self._give(job, worker)
         self._places.advance(job, JobEvent.DISPATCH, worker.worker_id)
         message = Dispatch(
@@ -99,8 +99,7 @@ class Lifecycle:
         state.orphans.pop(job.job_id, None)
         if job.state is JobState.QUEUED:
             self._places.leave_queue(job)
-            if job.lost:  # it was counted as lost, and is not
-                job.lost, job.attempts, job.failures = False, max(0, job.attempts - 1), max(0, job.failures - 1)
+            found_again(job)
             self._give(job, worker)
             self._places.advance(job, JobEvent.ADOPT, worker.worker_id)
         elif job.state in IN_HAND:
@@ -191,7 +190,7 @@ class Lifecycle:
 
     def lose(self, job: Job, reason: str) -> None:
         """Its GPU is gone or knows nothing of it. The token stays current: the GPU may yet come back with it."""
-        job.lost = True
+        job.lost, job.lost_running = True, job.state is JobState.RUNNING
         self._misfortune(job, "worker_lost", reason)
 
     def failed_there(self, job: Job, code: str, message: str) -> None:
