@@ -107,6 +107,7 @@ class Job:
     picture: Picture | None = None
     parts: tuple[int, ...] = ()
     timings: Timings | None = None
+    drawn_notes: tuple[Note, ...] = ()  # that come with this picture
     error: ErrorInfo | None = None
     moments: list[JobMoment] = field(default_factory=list)  # its history, as the journal tells it
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))
@@ -125,6 +126,10 @@ class Job:
     def order_key(self) -> tuple[int, int]:
         """Jobs start in ascending order of this."""
         return (-self.order.priority, self.sequence)
+
+    def undraw(self) -> None:
+        """Whatever was drawn is not its picture."""
+        self.picture, self.parts, self.timings, self.drawn_notes = None, (), None, ()
 
     def remember(self, moment: JobMoment) -> None:
         """Add to its history."""

@@ -135,8 +135,8 @@ class Lifecycle:
         """It is drawn: have the picture checked and kept."""
         state = self._state
         notes = [Note(code=n.code, message=n.message[:NOTE_CHARS_MAX]) for n in message.notes[:DONE_NOTES_MAX]]
-        job.notes = (*(n for n in job.notes if n not in notes), *notes)
         job.picture, job.parts, job.timings = message.picture, message.parts, message.timings
+        job.drawn_notes = tuple(notes)
         self._places.leave_hand(job)
         self._places.advance(job, JobEvent.STORE, job.worker_id)
         state.out.append(StoreResult(job.token, message.picture, payload))
@@ -144,7 +144,7 @@ class Lifecycle:
     def not_stored(self, job: Job) -> None:
         """There is no room for its picture now: the daemon keeps it and sends it again."""
         worker = self._state.fleet.workers.get(job.worker_id)
-        job.picture, job.parts, job.timings = None, (), None
+        job.undraw()
         self._places.advance(job, JobEvent.NOT_STORED, "no room")
         if worker is None:
             self._state.orphans[job.job_id] = self._state.now + self._state.settings.dead_after_s
@@ -155,6 +155,7 @@ class Lifecycle:
         """The picture is kept: the job is done."""
         state = self._state
         job.settled = job.dispatch
+        job.notes = (*(n for n in job.notes if n not in job.drawn_notes), *job.drawn_notes)
         self._places.advance(job, JobEvent.STORED)
         assert job.picture is not None
         assert job.timings is not None
@@ -216,7 +217,8 @@ class Lifecycle:
     def _requeue(self, job: Job, retry: Retry, reason: str) -> None:
         state = self._state
         self._places.leave_hand(job)
-        job.picture, job.parts, job.timings, job.step = None, (), None, 0
+        job.undraw()
+        job.step = 0
         self._places.advance(job, JobEvent.REQUEUE, reason)
         self._places.wait(job, retry.wait_s)
         record = JobRequeued(
@@ -298,7 +300,7 @@ class Lifecycle:
         state = self._state
         job.ended_at, job.ended_now = state.wall, state.now
         if job.state is not JobState.DONE:
-            job.picture, job.parts, job.timings = None, (), None
+            job.undraw()
         del state.live[job.job_id]
         state.file(job)
 

@@ -7,6 +7,7 @@ from common.messages import (
     Fetch,
     HeldToken,
     JobReply,
+    Note,
     Result,
     ResultAck,
     StatusQuery,
@@ -222,3 +223,16 @@ def test_a_new_router_avoids_no_gpu_that_only_gave_a_job_back() -> None:
     worker.started(old.job(job).token)
     worker.fail(old.job(job).token)
     assert (old.job(job).avoid, _restart(old).job(job).avoid) == ("w", "w")
+
+
+def test_what_was_noted_of_a_picture_that_was_not_taken_stays_with_no_job() -> None:
+    rig = Rig()
+    worker = rig.worker("w")
+    job = rig.submit()
+    token = rig.job(job).token
+    worker.started(token)
+    worker.done(token, notes=(Note(code="clipped", message="the prompt was cut"),))
+    rig.stored("the picture's bytes do not match its sha256")
+    assert rig.job(job).notes == ()
+    rig.say(CancelJob(rid="1", job_id=job))
+    assert rig.job(job).notes == _restart(rig).job(job).notes == ()
