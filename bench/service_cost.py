@@ -105,6 +105,7 @@ def service() -> Iterator[int]:
     ]
     env = {**os.environ, "GENSERVE_LOG_LEVEL": "warning", "GENSERVE_LOG_FORMAT": "json"}
     with tempfile.TemporaryDirectory() as folder:
+        env["GENSERVE_ROUTER_STATE_DIR"] = str(Path(folder) / "state")
         process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             wait_ready(port)

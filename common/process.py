@@ -16,7 +16,8 @@ import setproctitle
 from common.errors import GenServeError
 
 EXIT_OK = 0
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+EXIT_IOERR = 74  # EX_IOERR of sysexits.h
+EXIT_CONFIG = 78  # EX_CONFIG
 PARENT_ENDED = signal.SIGUSR1  # from the kernel; it may come several times: see die_with_parent
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 

@@ -1,14 +1,20 @@
-"""The router as a process: its sockets, its signals, its start and its end."""
+"""The router as a process: its sockets, its journal, its signals, its start and its end."""
+
+import os
 
 import zmq
+from structlog.typing import FilteringBoundLogger
 
 from common import clock, log, notify, process
 from common.errors import GenServeError
 from common.settings import Loaded, RouterSettings
 from common.sockets import Socket, router_socket
 from router.broker import Broker
+from router.journal import Journal, JournalError
 from router.loop import Loop
 from router.memory_journal import MemoryJournal
+from router.sqlite_journal import SqliteJournal
+from router.state_folder import state_folder
 
 LINGER_MS = 1000  # for what was sent last, when stopping
 EPOCHS_A_SECOND = 1000  # epochs start at the wall clock in these, so that they lie beyond a former router's
@@ -23,23 +29,42 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     try:
         clients = router_socket(context, settings.client_endpoint)
         workers = router_socket(context, settings.worker_endpoint)
+        journal = _journal(settings, clients, logger)
     except GenServeError as error:
         context.destroy(linger=0)
         return process.exit_config(error)
-    journal = MemoryJournal()
-    broker = Broker(settings, first_epoch=int(clock.wall_s() * EPOCHS_A_SECOND))
+    broker = Broker(settings, first_epoch=int(clock.wall_s() * EPOCHS_A_SECOND), durable=journal.durable)
     loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level)
     process.on_stop_signals(loop.drain, loop.stop)
     logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers))
     notify.notify(READY=1)
+    linger_ms = LINGER_MS
     try:
         loop.run()
+    except JournalError as error:
+        logger.error("journal.failed", cause=str(error))  # noqa: TRY400  # the cause is the disk, not a line of ours
+        return process.EXIT_IOERR
+    except GenServeError as error:
+        linger_ms = 0
+        return process.exit_config(error)
     finally:
         notify.notify(STOPPING=1)
         journal.close()
-        context.destroy(linger=LINGER_MS)
+        context.destroy(linger=linger_ms)
     logger.info("router.stopped")
     return process.EXIT_OK
+
+
+def _journal(settings: RouterSettings, clients: Socket, logger: FilteringBoundLogger) -> Journal:
+    if settings.journal == "memory":
+        return MemoryJournal()
+    port = int(_endpoint(clients).rpartition(":")[2])
+    return SqliteJournal(
+        state_folder(settings.state_dir, port, os.environ),
+        disk_free_min_mb=settings.disk_free_min_mb,
+        reserve_mb=settings.journal_reserve_mb,
+        logger=logger,
+    )
 
 
 def _endpoint(socket: Socket) -> str:

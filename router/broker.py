@@ -39,10 +39,12 @@ UNREADABLE_LOG_INTERVAL_S = 1.0
 class Broker:
     """The decisions of one router.
 
-    `first_epoch` must lie beyond every epoch that a former router gave out.
+    `first_epoch` must lie beyond every epoch that a former router gave out. `durable`: what it has accepted
+    outlives it, so that it may stop before everything has ended.
     """
 
-    def __init__(self, settings: RouterSettings, *, first_epoch: int = 1) -> None:
+    def __init__(self, settings: RouterSettings, *, first_epoch: int = 1, durable: bool = False) -> None:
+        self._durable = durable
         state = self._state = RouterState(settings, first_epoch)
         teller = self._teller = Teller(state)
         self._lifecycle = Lifecycle(state, teller)
@@ -153,16 +155,21 @@ class Broker:
         state = self._state
         if state.draining_until_now is None:
             state.draining_until_now = state.now + state.settings.drain_s
-            state.log("info", "router.draining", jobs=len(state.live), drain_s=state.settings.drain_s)
+            state.log("info", "router.draining", jobs=self._awaited(), drain_s=state.settings.drain_s)
         self._drain()
+
+    def _awaited(self) -> int:
+        """How many jobs must end before it may stop: all; or those whose picture is just being kept."""
+        return self._state.census[JobState.STORING] if self._durable else len(self._state.live)
 
     def _drain(self) -> None:
         state = self._state
         if state.draining_until_now is None or state.stopped:
             return
-        if not state.live or state.now >= state.draining_until_now:
+        awaited = self._awaited()
+        if not awaited or state.now >= state.draining_until_now:
             state.stopped = True
-            state.log("warning" if state.live else "info", "router.drained", jobs_left=len(state.live))
+            state.log("warning" if awaited else "info", "router.drained", jobs_left=len(state.live))
             state.out.append(Stop())
 
     # --- the loop's troubles -------------------------------------------------------------------
@@ -184,6 +191,7 @@ class Broker:
             state.log("error", "storage.full", detail=event.detail)
         elif was_full and not event.full:
             state.log("info", "storage.free", detail=event.detail)
+            self._workers.storage_free()
 
     def _send_failed(self, event: SendFailed) -> None:
         (self._clients if event.side == "client" else self._workers).unreachable(event)

@@ -2,9 +2,10 @@
 
 A batch of records is appended and committed once; only then is anything said that depends on it. Pictures
 are checked and kept beside the loop's thread; that each is kept becomes an event. How and where is the
-business of a backend; the one in memory stands in memory_journal.
+business of a backend: sqlite_journal keeps it on disk, memory_journal in memory.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,10 @@ import zmq
 
 from common.messages import Picture, Token
 from router.records import Record
+
+
+class JournalError(OSError):
+    """What was promised can no longer be written down: the router ends, and nothing of the batch is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +52,13 @@ class Journal(Protocol):
         """Add to the batch."""
 
     def commit(self) -> None:
-        """The batch is kept for good when this returns. Raises OSError where it cannot be: the router ends."""
+        """The batch is kept for good when this returns. Raises JournalError where it cannot be."""
 
     def store(self, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> None:
         """Check that `payload` is `picture` and keep it as its job's; `stored` tells when that has happened."""
 
     def stored(self) -> list[Stored]:
-        """What has been stored or refused since the last call."""
+        """What has been stored or refused since the last call. Raises JournalError where the disk fails."""
 
     def storage(self) -> Storage:
         """Asked once a tick: is there room for new jobs?"""
@@ -69,3 +74,14 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Nothing is asked any more."""
+
+
+def picture_fault(picture: Picture, payload: Sequence[zmq.Frame]) -> str:
+    """What is wrong with the bytes of a picture; '' for nothing."""
+    size = sum(len(part) for part in payload)
+    if size != picture.bytes or size == 0:
+        return f"the picture has {size} bytes where {picture.bytes} were announced"
+    digest = hashlib.sha256()
+    for part in payload:
+        digest.update(part.buffer)
+    return "" if digest.hexdigest() == picture.sha256 else "the picture's bytes do not match its sha256"

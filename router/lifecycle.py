@@ -36,6 +36,7 @@ from router.teller import Teller
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
 NOTE_CHARS_MAX = 500
 REASON_CHARS_MAX = 300
+MESSAGE_CHARS_MAX = 4000  # what ErrorInfo takes: a daemon's own may be that long, and something is added to it
 
 
 class Lifecycle:
@@ -142,14 +143,10 @@ class Lifecycle:
         state.out.append(StoreResult(job.token, message.picture, payload))
 
     def not_stored(self, job: Job) -> None:
-        """There is no room for its picture now: the daemon keeps it and sends it again."""
-        worker = self._state.fleet.workers.get(job.worker_id)
+        """There is no room for its picture now. Its daemon should have it still, and must register to say so."""
         job.undraw()
         self._places.advance(job, JobEvent.NOT_STORED, "no room")
-        if worker is None:
-            self._state.orphans[job.job_id] = self._state.now + self._state.settings.dead_after_s
-        else:
-            worker.hand[job.job_id] = job.dispatch
+        self._state.orphans[job.job_id] = self._state.now + self._state.settings.dead_after_s
 
     def stored(self, job: Job) -> None:
         """The picture is kept: the job is done."""
@@ -254,7 +251,11 @@ class Lifecycle:
         """It ends without a picture."""
         kind = ERRORS[code]
         job.error = ErrorInfo(
-            code=code, message=message, fault=kind.fault.value, retryable=kind.retryable, next_step=kind.next_step
+            code=code,
+            message=message[:MESSAGE_CHARS_MAX],
+            fault=kind.fault.value,
+            retryable=kind.retryable,
+            next_step=kind.next_step,
         )
         self._withdraw(job)
         self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")

@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from common import clock, log
 from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
-from common.errors import ProtocolError
+from common.errors import GenServeError, ProtocolError
 from common.messages import ErrorReply, Message, Requeue, Submit
 from common.sockets import Socket
 from router.broker import Broker
@@ -86,12 +86,16 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Serve until drained or stopped."""
+        """Serve until drained or stopped.
+
+        Raises JournalError where the journal can no longer be written, GenServeError where it makes no sense.
+        """
         poller = zmq.Poller()
         for socket in self._sockets.values():
             poller.register(socket, _POLLIN)
         poller.register(self._journal.fileno(), _POLLIN)
         self._events.append(Replayed(wall=self._wall, records=self._journal.replay()))
+        self._look_at_storage()
         self._work_off()
         while self._running:
             wait_s = self._ticked_now + TICK_S - clock.monotonic_s()
@@ -123,7 +127,10 @@ class Loop:
             self._events.append(StorageChanged(wall=self._wall, full=storage.full, detail=storage.detail))
 
     def _take_stored(self) -> None:
-        for stored in self._journal.stored():
+        found = self._journal.stored()
+        if any(stored.deferred for stored in found):
+            self._look_at_storage()  # before it is told: what is sent again at once finds no room either
+        for stored in found:
             self._events.append(
                 ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal, deferred=stored.deferred)
             )
@@ -179,7 +186,10 @@ class Loop:
     def _handle(self, event: Event, now: float) -> list[Command]:
         try:
             return self._broker.handle(event, now)
-        except Exception:  # a bug must not end the service: the state is as before the impossible step
+        except Exception as error:  # a bug must not end the service: the state is as before the impossible step
+            if isinstance(event, Replayed):
+                text = f"the journal's records contradict each other ({type(error).__name__}: {error})"
+                raise GenServeError("journal_failed", text) from error
             self._logger.exception("router.bug", while_handling=type(event).__name__, story=self._story(event))
             if isinstance(event, Submitted | ClientSaid):
                 rid = getattr(event.message, "rid", "")

@@ -4,6 +4,8 @@ Pure. Records of one job stand in the order in which they happened; a later one 
 Times are wall seconds since 1970, for they outlive the process.
 """
 
+from typing import TypeAlias
+
 from msgspec import Struct
 
 from common.messages import ErrorInfo, JobMoment, JobOrder, Note, Picture, Timings
@@ -118,6 +120,22 @@ class KeyForgotten(Record, frozen=True, kw_only=True):
 
     owner: str
     key: str
+
+
+AnyRecord: TypeAlias = (
+    JobAccepted
+    | JobDispatched
+    | JobStarted
+    | JobRequeued
+    | JobDone
+    | JobFailed
+    | JobCancelled
+    | JobForgotten
+    | ModelKnown
+    | ModelForgotten
+    | KeyTaken
+    | KeyForgotten
+)
 
 
 def moment(record: JobRecord) -> JobMoment | None:

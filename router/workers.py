@@ -46,6 +46,7 @@ class Workers:
     def __init__(self, state: RouterState, lifecycle: Lifecycle) -> None:
         self._state = state
         self._lifecycle = lifecycle
+        self._unanswered: set[str] = set()  # daemons with a DONE for which there was no room
 
     def said(self, event: WorkerSaid) -> None:
         """A message of a daemon, registered or not."""
@@ -209,7 +210,7 @@ class Workers:
         elif job.state is JobState.STORING or job.job_id not in worker.hand:
             return  # acknowledged once it is stored; or the daemon registers with it first
         elif isinstance(message, Done) and state.storage_full:
-            return  # unanswered, it is sent again
+            self._unanswered.add(worker.worker_id)  # it is asked for again when there is room
         elif isinstance(message, Done):
             worker.service.speeds.learn_whole(job.order, message.timings)
             if job.state is JobState.DISPATCHED:
@@ -239,10 +240,12 @@ class Workers:
             if not event.refusal and (job is None or job.state is not JobState.DONE):
                 state.out.append(DropResult(token.job_id))
             return
+        worker = state.fleet.workers.get(job.worker_id)
         if event.deferred:
             self._lifecycle.not_stored(job)
+            if worker is not None:  # perhaps another life of it, which has nothing: let it say what it holds
+                state.to_worker(worker, Resync())
             return
-        worker = state.fleet.workers.get(job.worker_id)
         state.fleet.ended(job.worker_id, state.wall, drawn=not event.refusal)
         if event.refusal:
             self._lifecycle.failed_there(job, "engine_error", event.refusal)
@@ -251,6 +254,15 @@ class Workers:
         if worker is not None:
             state.to_worker(worker, Fenced(token=token) if event.refusal else ResultAck(token=token))
             state.touch(worker)
+
+    def storage_free(self) -> None:
+        """There is room again: daemons whose pictures had none register, and send them again."""
+        state = self._state
+        for worker_id in sorted(self._unanswered):
+            worker = state.fleet.workers.get(worker_id)
+            if worker is not None:
+                state.to_worker(worker, Resync())
+        self._unanswered.clear()
 
     # --- loss ----------------------------------------------------------------------------------
 

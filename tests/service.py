@@ -62,12 +62,18 @@ class Service:
         self.client_endpoint = f"tcp://127.0.0.1:{self.port + 1}"
         self.worker_endpoint = f"tcp://127.0.0.1:{self.port + 2}"
         self.log_path = folder / "service.log"
+        self.state_dir = folder / "state"  # kept: another service in this folder takes it up
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [GENSERVE, "up", "--port", str(self.port), "--no-first-picture", *args],
                 cwd=folder,
-                env={**clean, "GENSERVE_LOG_LEVEL": "debug", **(env or {})},
+                env={
+                    **clean,
+                    "GENSERVE_LOG_LEVEL": "debug",
+                    "GENSERVE_ROUTER_STATE_DIR": str(self.state_dir),
+                    **(env or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -33,7 +33,17 @@ from common.models import ModelCard
 from common.settings import RouterSettings
 from router.broker import Broker
 from router.commands import Append, Command, DropResult, Log, StoreResult, ToClient, ToWorker
-from router.events import ClientSaid, Event, Replayed, ResultStored, SendFailed, Submitted, Tick, WorkerSaid
+from router.events import (
+    ClientSaid,
+    Event,
+    Replayed,
+    ResultStored,
+    SendFailed,
+    StorageChanged,
+    Submitted,
+    Tick,
+    WorkerSaid,
+)
 from router.jobs import Job
 from router.records import Record
 
@@ -52,10 +62,16 @@ class Rig:
     """One broker and everything it has said."""
 
     def __init__(
-        self, *, first_epoch: int = 1, records: list[Record] | None = None, wall: float = WALL, **settings: Any
+        self,
+        *,
+        first_epoch: int = 1,
+        records: list[Record] | None = None,
+        wall: float = WALL,
+        durable: bool = False,
+        **settings: Any,
     ) -> None:
         self.settings = RouterSettings(**settings)
-        self.broker = Broker(self.settings, first_epoch=first_epoch)
+        self.broker = Broker(self.settings, first_epoch=first_epoch, durable=durable)
         self.now = 1000.0
         self._wall_ahead = wall - self.now
         self.random = random.Random(first_epoch)
@@ -139,6 +155,15 @@ class Rig:
         """The oldest picture not yet stored is stored, or refused."""
         store = self.stores.pop(0)
         return self.event(ResultStored(wall=self.wall, token=store.token, refusal=refusal))
+
+    def deferred(self) -> list[Command]:
+        """There is no room for the oldest picture not yet stored."""
+        store = self.stores.pop(0)
+        return self.event(ResultStored(wall=self.wall, token=store.token, refusal="no room", deferred=True))
+
+    def storage(self, *, full: bool) -> list[Command]:
+        """The disk has become full, or free again."""
+        return self.event(StorageChanged(wall=self.wall, full=full, detail="1 MiB is free"))
 
     def dropped(self) -> list[str]:
         return [c.job_id for c in self.out if isinstance(c, DropResult)]

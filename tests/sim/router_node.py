@@ -69,7 +69,7 @@ class WatchedBroker(Broker):
     """Every invariant after each event."""
 
     def __init__(self, settings: RouterSettings, trace: Trace, *, first_epoch: int) -> None:
-        super().__init__(settings, first_epoch=first_epoch)
+        super().__init__(settings, first_epoch=first_epoch, durable=True)
         self._trace = trace
 
     def handle(self, event: Event, now: float) -> list[Command]:
@@ -162,6 +162,7 @@ class RouterNode:
         )
         loop.node, loop._random = self, self.random
         loop._events.append(Replayed(wall=loop._wall, records=self.journal.replay()))
+        loop._look_at_storage()
         self.network.open(sockets)
         self._sockets = sockets
         loop._work_off()

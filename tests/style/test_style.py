@@ -38,7 +38,19 @@ PURE = (
     "gpu_daemon/work.py",
     "gateway/dialects/*.py",
 )
-ACTING = {"router/app.py", "router/loop.py", "router/journal.py", "router/memory_journal.py"}  # carry decisions out
+ACTING = {  # carry decisions out
+    "router/app.py",
+    "router/beside.py",
+    "router/disk.py",
+    "router/journal.py",
+    "router/journal_schema.py",
+    "router/loop.py",
+    "router/memory_journal.py",
+    "router/pictures.py",
+    "router/sqlite_journal.py",
+    "router/state_folder.py",
+    "router/wal_check.py",
+}
 IMPURE = {"zmq", "asyncio", "threading", "time", "random", "os", "torch", "aiohttp", "socket", "subprocess"}
 TORCH = {"torch", "diffusers", "transformers", "accelerate", "safetensors"}
 ENGINE = "gpu_daemon/engine/"
