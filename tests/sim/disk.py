@@ -11,17 +11,12 @@ from typing import Any, Protocol
 import msgspec
 
 from common.messages import Picture, Token
-from router.journal import Storage, Stored
+from router.journal import Journal, Storage, Stored
 from router.records import (
-    JobAccepted,
-    JobCancelled,
-    JobDispatched,
+    AnyRecord,
     JobDone,
-    JobFailed,
     JobForgotten,
     JobRecord,
-    JobRequeued,
-    JobStarted,
     KeyForgotten,
     KeyTaken,
     ModelForgotten,
@@ -32,14 +27,10 @@ from tests.sim.network import Clock
 from tests.sim.promises import Promises
 from tests.sim.trace import Trace
 
-AnyRecord = (
-    JobAccepted | JobDispatched | JobStarted | JobRequeued | JobDone | JobFailed | JobCancelled | JobForgotten
-    | ModelKnown | ModelForgotten | KeyTaken | KeyForgotten
-)  # fmt: skip
 WRITE_S = (0.0002, 0.02)  # a picture beside its place
 SYNC_S = (0.0002, 0.01)  # its folder
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyRecord)
+encode_row = msgspec.msgpack.Encoder().encode
+_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(AnyRecord)
 
 
 class Host(Protocol):
@@ -67,7 +58,7 @@ class Disk:
         self.pictures: dict[str, bytes] = {}
         self.renamed: dict[str, bytes] = {}  # their folder is not yet synced
 
-    def open(self, host: Host) -> "PlayedJournal":
+    def open(self, host: Host) -> Journal:
         """After a start; what a crash left half done is decided now, and swept."""
         for job_id, data in self.renamed.items():
             if self.clock.chance(0.5):
@@ -78,6 +69,12 @@ class Disk:
         for job_id in [job_id for job_id in self.pictures if job_id not in done]:
             del self.pictures[job_id]
         return PlayedJournal(self, host)
+
+    def died(self) -> None:
+        """The process that had it open is gone."""
+
+    def close(self) -> None:
+        """The run is over."""
 
     def records(self) -> list[Record]:
         """Everything committed: models, jobs in the order of their acceptance, keys."""
@@ -121,7 +118,7 @@ class PlayedJournal:
         return self._disk.records()
 
     def append(self, record: Record) -> None:
-        self._batch.append(_encoder.encode(record))
+        self._batch.append(encode_row(record))
 
     def commit(self) -> None:
         host, disk = self._host, self._disk

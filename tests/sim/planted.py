@@ -7,10 +7,11 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
+import apsw
 import pytest
 
 from common.messages import Accepted, Done, Message, Register, ResultAck, Token
-from router import recovery
+from router import journal_schema, recovery
 from router.commands import Append, Command, ToClient, ToWorker
 from router.fleet import Fleet, Worker
 from router.jobs import ENDED, Job, JobState
@@ -150,6 +151,16 @@ def an_end_is_written_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Lifecycle, "cancel", planted)
 
 
+def commits_are_not_synced(patch: pytest.MonkeyPatch) -> None:
+    set_up = journal_schema._set_up
+
+    def planted(database: apsw.Connection) -> None:
+        set_up(database)
+        database.pragma("synchronous", "NORMAL")
+
+    patch.setattr(journal_schema, "_set_up", planted)
+
+
 PLANTED: tuple[Plant, ...] = (
     a_credit_is_lost_at_re_registration,
     accepted_is_said_before_its_commit,
@@ -164,4 +175,5 @@ PLANTED: tuple[Plant, ...] = (
     done_is_ignored_after_a_re_registration,
     a_requeued_job_stays_in_the_hand,
     an_end_is_written_twice,
+    commits_are_not_synced,
 )

@@ -7,7 +7,7 @@ each step passes a named point where a crash may have been planned.
 import random
 import uuid
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -21,7 +21,7 @@ from router.events import Event, Replayed, Submitted
 from router.journal import Journal
 from router.loop import TICK_S, Loop
 from tests.sim.compare import differences
-from tests.sim.disk import Host
+from tests.sim.disk import Disk
 from tests.sim.network import HEARTBEAT_S, Clock, Network, ServerSocket
 from tests.sim.promises import Promises
 from tests.sim.trace import Trace
@@ -38,21 +38,12 @@ CRASH_POINTS = (
     "before rename",
     "after rename",
     "before drop",
+    "in a write",
 )
 
 
 class Crashed(BaseException):
     """The process is gone. No `except Exception` may survive it."""
-
-
-class Disk(Protocol):
-    """Where journals are opened."""
-
-    full: bool
-
-    def open(self, host: Host) -> Journal: ...
-
-    def records(self) -> list[Any]: ...
 
 
 class PlayedLogger:
@@ -211,6 +202,7 @@ class RouterNode:
         self.trace.note("crash", "router", where)
         self.loop, self._fuse = None, None
         self.life += 1
+        self.disk.died()
         self.network.close(late=self.late)
         self.clock.after(self.down_s, self.start)
 

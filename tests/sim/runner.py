@@ -33,6 +33,8 @@ def play_one(seed: int, *, faults: int | None = None) -> Outcome:
         except Exception as error:  # any exception at all is what is looked for
             outcome.failure = f"{type(error).__name__}: {error}"
             outcome.story = _story(world, outcome.failure, traceback.format_exc())
+        finally:
+            world.disk.close()
     outcome.digest, outcome.events = world.trace.digest(), world.clock.events
     outcome.counts.update({f"fault: {kind}": count for kind, count in world.counts.items()})
     outcome.counts.update({f"router crashed {where}": count for where, count in world.router.crashes.items()})

@@ -13,6 +13,7 @@ from tests.sim.disk import Disk
 from tests.sim.network import Clock, Network
 from tests.sim.promises import Promises
 from tests.sim.router_node import CRASH_POINTS, Now, RouterNode
+from tests.sim.sqlite_disk import SqliteDisk
 from tests.sim.trace import Trace
 
 CLIENTS = 3
@@ -23,7 +24,7 @@ TROUBLE_S = 25.0
 HEAL_S = 10.0  # after the trouble everybody is back
 QUIET_S = 400.0  # within which everything must then have ended
 AFTERWARDS_S = 15.0
-RESULT_TTL_S = 3600.0
+SQLITE_EVERY = 10  # seeds: one of these has the production journal
 FAULTS = (
     "engine", "engine", "engine hangs", "cut", "cut", "half-open", "stall", "daemon crash", "daemon freeze",
     "daemon drain", "daemon gone", "router crash", "router crash", "router crash", "router crash", "router freeze",
@@ -45,7 +46,9 @@ class World:
         settings = self._router_settings()
         self.network = Network(clock, self.trace, high_water=choose([6, 20, 1000]))
         self.promises = Promises(settings.attempts_max)
-        self.disk = Disk(clock, self.trace, self.promises)
+        self.sqlite = seed % SQLITE_EVERY == 0
+        parts = (clock, self.trace, self.promises)
+        self.disk = SqliteDisk(*parts, seed=seed) if self.sqlite else Disk(*parts)
         self.router = RouterNode(clock, self.network, self.trace, self.promises, self.disk, settings)
         failures = 0.0 if self.peaceful else choose([0.0, 0.02, 0.1])
         drain = GpuDaemonSettings(drain_s=5.0, job_stop_grace_s=2.0, job_timeout_s=20.0)
@@ -261,5 +264,8 @@ def play(seed: int, *, faults: int | None = None) -> World:
     """One run from its beginning to its end."""
     with played_time():
         world = World(seed, faults=faults)
-        world.run()
+        try:
+            world.run()
+        finally:
+            world.disk.close()
     return world
