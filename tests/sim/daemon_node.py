@@ -62,6 +62,7 @@ class DaemonNode:
     ) -> None:  # fmt: skip
         self.clock, self.network, self.promises = clock, network, promises
         self.name, self.card, self.step_s, self.settings = name, card(model), step_s, settings
+        self.tick_s = clock.random.choice([TICK_S, 3 * TICK_S, 3 * TICK_S])  # a busy host wakes it late
         self.failures = failures  # how often a picture does not come to be
         self.lives = 0
         self.left = True
@@ -181,7 +182,7 @@ class DaemonNode:
             if not self.frozen:
                 self.outbox.flush()
                 self.handle(Tick())
-            self.clock.after(TICK_S, self._tick, life)
+            self.clock.after(self.tick_s, self._tick, life)
 
     # --- the engine ----------------------------------------------------------------------------
 

@@ -166,9 +166,10 @@ class Promises:
                 settled = self.lives[message.token.job_id].settled
                 assert message.token.dispatch in settled, f"acknowledged before it is written: {message}"
             case Fenced():
-                life = self.lives[message.token.job_id]
-                current = message.token.dispatch == life.dispatch not in life.settled and not life.end
-                assert not current, f"the current token is fenced: {message}"
+                known = self.lives.get(message.token.job_id)
+                if known is not None and not known.end:
+                    current = message.token.dispatch == known.dispatch not in known.settled
+                    assert not current, f"the current token is fenced: {message}"
 
     # --- what is drawn -------------------------------------------------------------------------
 

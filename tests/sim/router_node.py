@@ -107,6 +107,7 @@ class RouterNode:
         self.clock, self.network, self.trace, self.promises, self.disk = clock, network, trace, promises, disk
         self.settings = settings
         self.random = random.Random(clock.random.getrandbits(64))
+        self.tick_s = clock.random.choice([TICK_S, 3 * TICK_S, 3 * TICK_S])  # a busy host wakes it late
         self.life = 0
         self.loop: PlayedLoop | None = None
         self.journal: Journal | None = None
@@ -157,7 +158,7 @@ class RouterNode:
         self.network.open(sockets)
         self._sockets = sockets
         loop._work_off()
-        self._plan_turn(self.clock.now + TICK_S)
+        self._plan_turn(self.clock.now + self.tick_s)
 
     def crash_at(self, points: tuple[str, ...], count: int, down_s: float, *, late: bool = False) -> None:
         """Crash when one of these points is passed for the `count`-th time from now."""
@@ -209,7 +210,11 @@ class RouterNode:
     def _stopped(self) -> None:
         assert self.journal is not None
         self.trace.note("stopped", "router")
-        self.journal.close()
+        try:
+            self.journal.close()
+        except Crashed as crashed:
+            self._died(str(crashed))
+            return
         self.loop, self._fuse = None, None
         self.life += 1
         self.network.close(late=False, orderly=True)
@@ -241,7 +246,7 @@ class RouterNode:
         if not self.loop._running:
             self._stopped()
             return
-        due = max(self.clock.now, self.loop._ticked_now - self._now_ahead + TICK_S + 0.001)
+        due = max(self.clock.now, self.loop._ticked_now - self._now_ahead + self.tick_s + 0.001)
         self._plan_turn(self.clock.now if any(self._sockets.values()) else due)
 
     def _turn_of_the_loop(self) -> None:

@@ -5,6 +5,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 
+from tests.sim.router_node import Crashed
 from tests.sim.world import World, played_time
 
 STORY_CHARS_MAX = 40_000
@@ -30,7 +31,7 @@ def play_one(seed: int, *, faults: int | None = None) -> Outcome:
         world = World(seed, faults=faults)
         try:
             world.run()
-        except Exception as error:  # any exception at all is what is looked for
+        except (Exception, Crashed) as error:  # any exception at all is what is looked for
             outcome.failure = f"{type(error).__name__}: {error}"
             outcome.story = _story(world, outcome.failure, traceback.format_exc())
         finally:

@@ -227,9 +227,7 @@ class SqliteDisk(Disk):
 
     def close(self) -> None:
         """The run is over: nothing stays behind."""
-        if self._journal is not None:
-            self._journal.close()
-        self.stopped()
+        self.died()
         from router.beside import Beside  # noqa: PLC0415  # what stood there
 
         pictures_module.Beside = Beside  # type: ignore[misc]  # put back
