@@ -27,10 +27,13 @@ def name_process(title: str) -> None:
     setproctitle.setproctitle(title)
 
 
-def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> None:
+def on_stop_signals(
+    first: Callable[[], None], again: Callable[[], None], *, orphaned: Callable[[], None] | None = None
+) -> None:
     """Call `first` at the first SIGTERM or SIGINT, `again` at every later one. Main thread only.
 
-    The parent's end counts as a first one; it is nobody's wish to hurry what stops already.
+    The parent's end counts as a first one (with `orphaned` called instead, if given): all its children stop
+    now. It is nobody's wish to hurry what stops already.
     """
     seen = False
 
@@ -38,7 +41,7 @@ def on_stop_signals(first: Callable[[], None], again: Callable[[], None]) -> Non
         nonlocal seen
         if not seen:
             seen = True
-            first()
+            (orphaned if orphaned and signal_ == PARENT_ENDED else first)()
         elif signal_ != PARENT_ENDED:
             again()
 

@@ -81,6 +81,7 @@ def up(
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     model_path: Annotated[str | None, flag(GpuDaemonSettings, "model_path", metavar="FOLDER")] = None,
     engine: Annotated[str | None, flag(GpuDaemonSettings, "engine", metavar="flux|noop")] = None,
+    state_dir: Annotated[str | None, flag(RouterSettings, "state_dir", metavar="FOLDER")] = None,
     no_first_picture: Annotated[
         bool, typer.Option("--no-first-picture", help="Do not draw OUTPUT/first-picture.png as proof.")
     ] = False,
@@ -90,9 +91,10 @@ def up(
     """Start everything on this machine: the router, one daemon for each GPU, and the gateway.
 
     Serves until Ctrl-C, which lets what runs finish; a second one stops at once.
-    A part that dies is started again. The router listens to clients on the port
-    after the HTTP port and to GPU daemons on the one after that, unless the
-    settings name its endpoints.
+    What then still waits is taken up by the next start on the same port. A part
+    that dies is started again. The router listens to clients on the port after
+    the HTTP port and to GPU daemons on the one after that, unless the settings
+    name its endpoints.
     """
     from genserve.up import up as run  # noqa: PLC0415  # keeps --help quick
 
@@ -101,6 +103,7 @@ def up(
             env=os.environ,
             gpus=gpus,
             port=port,
+            state_dir=state_dir,
             daemon_flags={"model_path": model_path, "engine": engine},
             log_flags={"level": log_level, "format": log_format},
             first_picture=not no_first_picture,
@@ -113,6 +116,7 @@ def router(
     *,
     client_endpoint: Annotated[str | None, flag(RouterSettings, "client_endpoint", metavar="ENDPOINT")] = None,
     worker_endpoint: Annotated[str | None, flag(RouterSettings, "worker_endpoint", metavar="ENDPOINT")] = None,
+    state_dir: Annotated[str | None, flag(RouterSettings, "state_dir", metavar="FOLDER")] = None,
     gpu_queue_size: Annotated[int | None, flag(RouterSettings, "gpu_queue_size", metavar="JOBS")] = None,
     global_queue_size: Annotated[int | None, flag(RouterSettings, "global_queue_size", metavar="JOBS")] = None,
     default_model: Annotated[str | None, flag(RouterSettings, "default_model", metavar="MODEL")] = None,
@@ -122,7 +126,8 @@ def router(
 ) -> None:
     """Start the router, which keeps the queue and gives each job to a GPU.
 
-    Ctrl-C refuses new jobs and lets accepted ones end; a second one stops at
+    Ctrl-C stops it; what it has accepted is taken up by its next start. With
+    journal = memory it first lets accepted jobs end; a second Ctrl-C stops at
     once.
     """
     _follow_parent(parent_pid)
@@ -131,6 +136,7 @@ def router(
     flags = {
         "client_endpoint": client_endpoint,
         "worker_endpoint": worker_endpoint,
+        "state_dir": state_dir,
         "gpu_queue_size": gpu_queue_size,
         "global_queue_size": global_queue_size,
         "default_model": default_model,

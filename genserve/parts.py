@@ -38,6 +38,7 @@ class Plan:
     client_endpoint: str
     log: LogSettings
     output_dir: str
+    queue_outlives: bool  # the router's end: what still waits then is taken up by the next one
 
     @property
     def http_url(self) -> str:
@@ -56,6 +57,7 @@ def plan(
     env: Mapping[str, str],
     gpus: str | None = None,
     port: int | None = None,
+    state_dir: str | None = None,
     daemon_flags: Mapping[str, str | None],
     log_flags: Mapping[str, str | None],
     watched: bool = False,
@@ -65,7 +67,7 @@ def plan(
     The ZeroMQ ports follow the HTTP port unless the settings name endpoints. Raises GenServeError for
     settings that contradict each other, unknown devices, missing packages and addresses in use.
     """
-    router = load_settings(RouterSettings, env=env, log_flags=log_flags)
+    router = load_settings(RouterSettings, env=env, flags={"state_dir": state_dir}, log_flags=log_flags)
     gateway = load_settings(GatewaySettings, env=env, flags={"port": port}).settings
     daemon = load_settings(GpuDaemonSettings, env=env, flags=daemon_flags).settings
     up = load_settings(UpSettings, env=env, flags={"gpus": gpus}).settings
@@ -83,11 +85,11 @@ def plan(
         _check_free(address.removeprefix("tcp://"))
     log_format = "console" if watched and router.log.format == "auto" else router.log.format
     common = ("--log-level", router.log.level, "--log-format", log_format)
-    daemon_arguments = [word for key, value in daemon_flags.items() if value for word in (_flag(key), value)]
+    daemon_arguments, state = _given(daemon_flags), _given({"state_dir": state_dir})
     return Plan(
         router=Part(
             "router",
-            ("router", "--client-endpoint", client, "--worker-endpoint", worker, *common),
+            ("router", "--client-endpoint", client, "--worker-endpoint", worker, *state, *common),
             router.settings.drain_s,
         ),
         daemons=tuple(
@@ -108,6 +110,7 @@ def plan(
         client_endpoint=client,
         log=router.log,
         output_dir=daemon.output_dir,
+        queue_outlives=router.settings.journal == "sqlite",
     )
 
 
@@ -175,5 +178,5 @@ def _listening(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _flag(key: str) -> str:
-    return f"--{key.replace('_', '-')}"
+def _given(flags: Mapping[str, str | None]) -> list[str]:
+    return [word for key, value in flags.items() if value for word in (f"--{key.replace('_', '-')}", value)]

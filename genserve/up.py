@@ -2,7 +2,7 @@
 
 Start: all processes at once; their progress is read from the router's STATUS. Serving: a part that dies is
 started again, one that a person must mend (EXIT_CONFIG) stops everything. Stop: the gateway first, so that
-its open requests finish, then the daemons, which finish what runs, then the router.
+its open requests finish, then the daemons, which finish what runs, then the router, which keeps what waits.
 """
 
 import os
@@ -41,6 +41,7 @@ def up(
     env: Mapping[str, str],
     gpus: str | None,
     port: int | None,
+    state_dir: str | None,
     daemon_flags: Mapping[str, str | None],
     log_flags: Mapping[str, str | None],
     first_picture: bool,
@@ -48,7 +49,15 @@ def up(
     """Start everything, serve until a signal, stop everything; the exit status."""
     console = Console(stderr=True)
     watched = sys.stdout.isatty() and console.is_terminal
-    the_plan = plan(env=env, gpus=gpus, port=port, daemon_flags=daemon_flags, log_flags=log_flags, watched=watched)
+    the_plan = plan(
+        env=env,
+        gpus=gpus,
+        port=port,
+        state_dir=state_dir,
+        daemon_flags=daemon_flags,
+        log_flags=log_flags,
+        watched=watched,
+    )
     name_process("genserve up")
     return Up(the_plan, console, watched=watched, first_picture=first_picture).run()
 
@@ -216,6 +225,8 @@ class Up:
             self._picture.cancel()
         daemons = [part.name for part in self._plan.daemons]
         for names in (["gateway"], daemons, ["router"]):
+            if names == ["router"] and self._plan.queue_outlives and not at_once():
+                self._tell_what_waits()
             for name in self._children.stop(names, at_once=at_once):
                 self._stages.tell(f"{name} did not stop in time and was killed")
                 self._note("warning", "part.killed", part=name)
@@ -224,6 +235,17 @@ class Up:
         self._client.close()
         self._stages.tell("stopped")
         self._note("info", "up.stopped")
+
+    def _tell_what_waits(self) -> None:
+        """How many jobs the router leaves to the next start."""
+        try:
+            stats = self._client.status().stats
+        except GenServeError:  # it has died, or never was ready
+            return
+        jobs = stats.queued + stats.running
+        if jobs:
+            self._stages.tell(f"{jobs} job{' waits' if jobs == 1 else 's wait'} for the next start")
+            self._note("info", "up.jobs_left", jobs=jobs)
 
     def _note(self, level: str, event: str, **fields: object) -> None:
         """One line for programs, where a person does not watch both outputs."""

@@ -1,6 +1,7 @@
 """The router as a process: its sockets, its journal, its signals, its start and its end."""
 
 import os
+from functools import partial
 
 import zmq
 from structlog.typing import FilteringBoundLogger
@@ -35,7 +36,7 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         return process.exit_config(error)
     broker = Broker(settings, first_epoch=int(clock.wall_s() * EPOCHS_A_SECOND), durable=journal.durable)
     loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level)
-    process.on_stop_signals(loop.drain, loop.stop)
+    process.on_stop_signals(loop.drain, loop.stop, orphaned=partial(loop.drain, patient=True))
     logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers))
     notify.notify(READY=1)
     linger_ms = LINGER_MS

@@ -25,7 +25,7 @@ from router.events import (
     WorkerSaid,
 )
 from router.invariants import check
-from router.jobs import Job, JobState
+from router.jobs import IN_HAND, Job, JobState
 from router.lifecycle import Lifecycle
 from router.recovery import replay
 from router.state import RouterState
@@ -45,6 +45,7 @@ class Broker:
 
     def __init__(self, settings: RouterSettings, *, first_epoch: int = 1, durable: bool = False) -> None:
         self._durable = durable
+        self._patient = False
         state = self._state = RouterState(settings, first_epoch)
         teller = self._teller = Teller(state)
         self._lifecycle = Lifecycle(state, teller)
@@ -151,16 +152,21 @@ class Broker:
 
     # --- stopping ------------------------------------------------------------------------------
 
-    def _drain_asked(self, _event: DrainAsked) -> None:
+    def _drain_asked(self, event: DrainAsked) -> None:
         state = self._state
+        self._patient = event.patient
         if state.draining_until_now is None:
             state.draining_until_now = state.now + state.settings.drain_s
             state.log("info", "router.draining", jobs=self._awaited(), drain_s=state.settings.drain_s)
         self._drain()
 
     def _awaited(self) -> int:
-        """How many jobs must end before it may stop: all; or those whose picture is just being kept."""
-        return self._state.census[JobState.STORING] if self._durable else len(self._state.live)
+        """How many jobs must move on before it may stop."""
+        state = self._state
+        if not self._durable:
+            return len(state.live)
+        in_hand = sum(state.census[held] for held in IN_HAND) if self._patient else 0
+        return state.census[JobState.STORING] + in_hand
 
     def _drain(self) -> None:
         state = self._state

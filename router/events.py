@@ -93,4 +93,9 @@ class Tick(Event, frozen=True, kw_only=True):
 
 
 class DrainAsked(Event, frozen=True, kw_only=True):
-    """The operator wants the router to end what it has accepted, and stop."""
+    """The operator wants the router to stop.
+
+    `patient`: its GPU daemons and clients are stopping as well, so what runs should end and be told first.
+    """
+
+    patient: bool = False

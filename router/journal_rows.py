@@ -5,6 +5,7 @@ forgotten is deleted, so that the file holds what replay needs and nothing else.
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import groupby
@@ -65,7 +66,8 @@ class Rows:
         Raises GenServeError journal_failed for a row that is not as it was written.
         """
         self._places.clear()
-        return [self._take(row) for row in self._database.execute(_READ)]
+        with closing(self._database.execute(_READ)) as rows:
+            return [self._take(row) for row in rows]
 
     def append(self, record: Record) -> None:
         """Add to the batch."""

@@ -73,13 +73,13 @@ class Loop:
         self._events: deque[Event] = deque()
         self._wall = clock.wall_s()
         self._ticked_now = clock.monotonic_s()
-        self._drain_asked = False
+        self._drain_asked: DrainAsked | None = None
         self._storage_full = False
         self._running = True
 
-    def drain(self) -> None:
-        """End what was accepted, then stop. Callable from a signal handler."""
-        self._drain_asked = True
+    def drain(self, *, patient: bool = False) -> None:
+        """Stop as soon as nothing is lost by it (see DrainAsked). Callable from a signal handler."""
+        self._drain_asked = DrainAsked(wall=clock.wall_s(), patient=patient)
 
     def stop(self) -> None:
         """Stop now. Callable from a signal handler."""
@@ -116,9 +116,9 @@ class Loop:
             self._ticked_now = now
             self._look_at_storage()
             self._events.append(Tick(wall=self._wall))
-        if self._drain_asked:
-            self._drain_asked = False
-            self._events.append(DrainAsked(wall=self._wall))
+        if self._drain_asked is not None:
+            self._events.append(self._drain_asked)
+            self._drain_asked = None
 
     def _look_at_storage(self) -> None:
         storage = self._journal.storage()

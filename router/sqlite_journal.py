@@ -187,15 +187,16 @@ class SqliteJournal:
         return apsw.SQLITE_OK
 
 
-def _code(error: Exception) -> int | None:
-    """SQLite's extended result code."""
-    code: int | None = getattr(error, "extendedresult", None)
+def _code(error: Exception) -> int:
+    """SQLite's extended result code; -1 where it is no error of SQLite's."""
+    code: int = getattr(error, "extendedresult", -1)
     return code
 
 
 def _cause(error: Exception) -> str:
     code = _code(error)
-    return f"{error}" if code is None else f"{error} ({apsw.mapping_extended_result_codes.get(code, code)})"
+    name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code)
+    return f"{error} ({name})" if name else str(error)
 
 
 def _kept(records: Sequence[Record]) -> dict[str, Kept]:

@@ -77,13 +77,18 @@ def test_the_end_of_the_parent_is_one_wish_however_often_it_is_signalled() -> No
     before = {signal_: signal.getsignal(signal_) for signal_ in signals}
     calls: list[str] = []
     try:
-        on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"))
-        for _ in range(3):
-            signal.raise_signal(PARENT_ENDED)
-        assert calls == ["first"]
+        for orphaned in (None, lambda: calls.append("orphaned")):
+            calls.clear()
+            on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"), orphaned=orphaned)
+            for _ in range(3):
+                signal.raise_signal(PARENT_ENDED)
+            assert calls == ["orphaned" if orphaned else "first"]
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            assert calls[1:] == ["again", "again"]
+        on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"), orphaned=orphaned)
         signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        assert calls == ["first", "again", "again"]
+        assert calls[3:] == ["first"]
     finally:
         for signal_, handler in before.items():
             signal.signal(signal_, handler)

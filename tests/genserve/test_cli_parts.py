@@ -27,6 +27,14 @@ def test_the_router_listens_after_the_http_port() -> None:
     assert ("--router-endpoint", worker) == made.daemons[0].arguments[3:5]
 
 
+def test_the_router_is_told_its_state_folder_where_a_flag_names_one() -> None:
+    assert "--state-dir" not in make().router.arguments  # its own settings tell it, or its port
+    arguments = make(state_dir="here").router.arguments
+    assert arguments[arguments.index("--state-dir") + 1] == "here"
+    assert make().queue_outlives
+    assert not make({"GENSERVE_ROUTER_JOURNAL": "memory"}).queue_outlives
+
+
 def test_endpoints_of_the_settings_stay() -> None:
     env = {"GENSERVE_ROUTER_CLIENT_ENDPOINT": "tcp://127.0.0.1:41999"}
     made = make(env)

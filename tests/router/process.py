@@ -30,6 +30,7 @@ class Dealer:
     """Says anything; hears (NAME, header, payload)."""
 
     def __init__(self, context: Any, endpoint: str, receive_max: int = 1000) -> None:
+        self.heard: list[tuple[bytes, dict[str, Any], list[bytes]]] = []  # and not asked for yet
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.RCVHWM, receive_max)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -45,10 +46,16 @@ class Dealer:
         return name, msgpack.unpackb(header), payload
 
     def until(self, wanted: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        """The next message of this name; what comes before it is kept for later."""
+        for at, (name, header, payload) in enumerate(self.heard):
+            if name == wanted:
+                del self.heard[at]
+                return header, payload
         while True:
             name, header, payload = self.receive()
             if name == wanted:
                 return header, payload
+            self.heard.append((name, header, payload))
 
     def ask(self, name: bytes, answer: bytes, **header: Any) -> tuple[dict[str, Any], list[bytes]]:
         self.send(name, **header)

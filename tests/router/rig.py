@@ -21,6 +21,7 @@ from common.messages import (
     Note,
     Picture,
     Register,
+    Requeue,
     Returned,
     Started,
     Submit,
@@ -107,8 +108,11 @@ class Rig:
 
     def submit(self, prompt: str = "x", *, peer: bytes = b"c", rid: str = "1", key: str = "", **spec: Any) -> str:
         """SUBMIT; the id that the job has if it is accepted."""
+        return self.submit_message(Submit(rid=rid, key=key, job=JobSpec(prompt=prompt, **spec)), peer)
+
+    def submit_message(self, message: Submit | Requeue, peer: bytes = b"c") -> str:
+        """The same, or REQUEUE."""
         job_id = f"{self.random.getrandbits(128):032x}"
-        message = Submit(rid=rid, key=key, job=JobSpec(prompt=prompt, **spec))
         self.event(
             Submitted(wall=self.wall, peer=peer, message=message, job_id=job_id, seed=self.random.getrandbits(32))
         )
@@ -244,8 +248,11 @@ class FakeWorker:
         )
         return self.say(message, [PNG])
 
-    def fail(self, token: Token, code: str = "engine_error", *, started: bool = True) -> list[Message]:
-        return self.say(Fail(epoch=self.epoch, token=token, code=code, message=f"it was {code}", started=started))
+    def fail(
+        self, token: Token, code: str = "engine_error", *, started: bool = True, message: str = ""
+    ) -> list[Message]:
+        told = message or f"it was {code}"
+        return self.say(Fail(epoch=self.epoch, token=token, code=code, message=told, started=started))
 
     def returned(self, token: Token) -> list[Message]:
         return self.say(Returned(epoch=self.epoch, token=token, reason="loading"))

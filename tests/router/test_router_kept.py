@@ -75,6 +75,47 @@ def test_a_draining_router_does_not_wait_for_ever(rig: Rig) -> None:
     assert (line.level, line.fields["jobs_left"]) == ("warning", 1)
 
 
+def test_a_router_whose_journal_is_durable_waits_only_for_pictures_being_kept(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(durable=True)
+    worker = rig.worker("w")
+    jobs = [rig.submit() for _ in range(3)]
+    token = rig.job(jobs[0]).token
+    worker.started(token)
+    worker.done(token)
+    assert not [c for c in rig.event(DrainAsked(wall=rig.wall)) if isinstance(c, Stop)]
+    rig.submit()
+    assert [type(m) for m in rig.to_client()] == [Rejected]
+    rig.stored()
+    seen = rig.tick(0.1)
+    assert [type(c) for c in seen if isinstance(c, Stop)] == [Stop]
+    (line,) = [c for c in seen if isinstance(c, Log) and c.event == "router.drained"]
+    assert (line.level, line.fields["jobs_left"]) == ("info", 2)
+    assert [rig.state(job) for job in jobs] == ["done", "dispatched", "queued"]
+
+
+def test_a_router_whose_daemons_stop_as_well_waits_for_what_runs(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(durable=True)
+    worker = rig.worker("w")
+    jobs = [rig.submit() for _ in range(2)]
+    token = rig.job(jobs[0]).token
+    worker.started(token)
+    rig.event(DrainAsked(wall=rig.wall, patient=True))
+    worker.draining()
+    assert not [c for c in rig.tick(0.1) if isinstance(c, Stop)]
+    worker.done(token)
+    assert not [c for c in rig.tick(0.1) if isinstance(c, Stop)]
+    rig.stored()
+    assert [type(c) for c in rig.tick(0.1) if isinstance(c, Stop)] == [Stop]
+    assert [rig.state(job) for job in jobs] == ["done", "queued"]
+
+
+def test_a_router_with_nothing_to_keep_stops_at_once(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(durable=True)
+    rig.worker("w")
+    rig.submit()
+    assert [type(c) for c in rig.event(DrainAsked(wall=rig.wall)) if isinstance(c, Stop)] == [Stop]
+
+
 def test_models_are_remembered_when_nobody_serves_them(rig: Rig) -> None:
     rig.worker("w", cards=(card("a"), card("b"))).bye()
     (status,) = rig.say(StatusQuery(rid="s"))

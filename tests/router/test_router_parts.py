@@ -1,18 +1,20 @@
 """The small parts by themselves: speeds, retries, keys, watches, the queue, the journal's pictures."""
 
-import hashlib
 import select
-import time
+import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
 from msgspec.structs import replace
 
-from common.messages import Picture, Timings, Token
+from common.messages import Timings, Token
 from common.settings import RouterSettings
+from router.beside import Beside
 from router.jobs import Job
-from router.journal import Stored
+from router.journal import Journal, Stored
 from router.keys import KEYS_MAX, Key, Keys
 from router.memory_journal import CHECK_AT_ONCE_BYTES_MAX, MemoryJournal
 from router.retry import RETRY_WAIT_MAX_S, GiveUp, Retry, after_failure, after_return
@@ -20,6 +22,7 @@ from router.scheduler import JobQueue
 from router.speeds import SPEEDS_PER_WORKER_MAX, Speeds
 from router.watches import Watches
 from tests.common.samples import ORDER
+from tests.router.journals import opened, picture, stored
 
 TEN_STEPS = replace(ORDER, steps=10, drawn_width=64, drawn_height=64, true_cfg_scale=1.0)
 SETTINGS = RouterSettings()
@@ -164,31 +167,25 @@ def test_watches_leave_nothing_behind() -> None:
 # --- pictures ----------------------------------------------------------------------------------
 
 
-def _picture(data: bytes, **wrong: Any) -> Picture:
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **wrong}
-    return Picture(format="png", width=1, height=1, drawn_width=1, drawn_height=1, **facts)
-
-
-def _stored(journal: MemoryJournal, count: int) -> list[Stored]:
-    """What the journal reports until `count` have come, waiting on its descriptor as the loop does."""
-    found: list[Stored] = []
-    end = time.monotonic() + 10
-    while len(found) < count and time.monotonic() < end:
-        found += journal.stored()
-        if len(found) < count:
-            select.select([journal.fileno()], [], [], 1.0)
-    return found
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
+    if request.param == "sqlite":
+        with opened(tmp_path) as on_disk:
+            yield on_disk
+        return
+    in_memory = MemoryJournal()
+    yield in_memory
+    in_memory.close()
 
 
 @pytest.mark.parametrize("size", [10, CHECK_AT_ONCE_BYTES_MAX, CHECK_AT_ONCE_BYTES_MAX + 1, 3_000_000])
-def test_pictures_are_checked_and_kept(size: int) -> None:
-    journal = MemoryJournal()
+def test_pictures_are_checked_and_kept(journal: Journal, size: int) -> None:
     data = bytes(size)
     good, bad = (Token(job_id=c * 32, dispatch=1) for c in "ab")
     frames = [zmq.Frame(data[: size // 2]), zmq.Frame(data[size // 2 :])]
-    journal.store(good, _picture(data), frames)
-    journal.store(bad, _picture(data, sha256="0" * 64), frames)
-    assert sorted(_stored(journal, 2), key=lambda s: s.token.job_id) == [
+    journal.store(good, picture(data), frames)
+    journal.store(bad, picture(data, sha256="0" * 64), frames)
+    assert sorted(stored(journal, 2), key=lambda s: s.token.job_id) == [
         Stored(good),
         Stored(bad, "the picture's bytes do not match its sha256"),
     ]
@@ -196,14 +193,32 @@ def test_pictures_are_checked_and_kept(size: int) -> None:
     assert journal.fetch(bad.job_id) is None
     journal.drop(good.job_id)
     assert journal.fetch(good.job_id) is None
+    journal.commit()
     assert select.select([journal.fileno()], [], [], 0)[0] == [] or journal.stored() == []
-    journal.close()
 
 
 @pytest.mark.parametrize(("data", "announced"), [(b"abc", 4), (b"", 0)])
-def test_a_picture_of_another_length_is_refused(data: bytes, announced: int) -> None:
-    journal = MemoryJournal()
-    journal.store(Token(job_id="a" * 32, dispatch=1), _picture(data, bytes=announced), [zmq.Frame(data)])
-    (stored,) = journal.stored()
-    assert "announced" in stored.refusal
-    journal.close()
+def test_a_picture_of_another_length_is_refused(journal: Journal, data: bytes, announced: int) -> None:
+    journal.store(Token(job_id="a" * 32, dispatch=1), picture(data, bytes=announced), [zmq.Frame(data)])
+    (outcome,) = stored(journal, 1)
+    assert "announced" in outcome.refusal
+
+
+# --- beside the loop ---------------------------------------------------------------------------
+
+
+def test_work_is_done_beside_and_its_end_wakes_the_loop() -> None:
+    beside: Beside[int] = Beside(threads=2, name="test")
+    both, found = threading.Barrier(2), list[int]()
+    for number in (1, 2):
+        beside.put(lambda number=number: both.wait(10) * 0 + number)  # type: ignore[misc]  # its default is an int
+    while len(found) < 2:
+        assert select.select([beside.fileno()], [], [], 10)[0]
+        found += beside.done()
+    assert sorted(found) == [1, 2]
+    beside.put(lambda: 1 // 0)
+    assert select.select([beside.fileno()], [], [], 10)[0]
+    with pytest.raises(ZeroDivisionError):
+        beside.done()
+    beside.put(lambda: 3)
+    beside.close()
