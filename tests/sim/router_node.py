@@ -184,7 +184,8 @@ class RouterNode:
         """SIGTERM; another one starts when it is done."""
         if self.loop is not None:
             self.trace.note("drain", "router")
-            self.loop._drain_asked = True
+            self._use_clock()
+            self.loop.drain(patient=self.random.random() < 0.3)
 
     def _given_up(self, life: int) -> None:
         if life == self.life and self.clock.now < self.frozen_until:
