@@ -32,10 +32,19 @@ def _check_sets(state: RouterState) -> None:
     for kept, poison in ((state.ended, False), (state.dead, True)):
         for job_id, job in kept.items():
             assert jobs.get(job_id) is job, job
-            assert job.ended, job
-            assert (job.picture is not None) == (job.state is JobState.DONE), job
-            assert (job.error is not None) == (job.state is JobState.FAILED), job
-            assert poison == (job.error is not None and job.error.code == "poison"), job
+            if job.state is JobState.DONE:
+                assert job.picture is not None, job
+                assert job.error is None, job
+                assert not poison, job
+            elif job.state is JobState.FAILED:
+                assert job.picture is None, job
+                assert job.error is not None, job
+                assert poison == (job.error.code == "poison"), job
+            else:
+                assert job.state is JobState.CANCELLED, job
+                assert job.picture is None, job
+                assert job.error is None, job
+                assert not poison, job
     for job_id in state.watches.jobs():
         assert job_id in state.live, f"ended job {job_id} is watched"
 

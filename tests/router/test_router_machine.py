@@ -22,7 +22,7 @@ from tests.sim.promises import Promises
 
 WORKERS = ("w0", "w1", "w2")
 CODES = ("engine_error", "engine_died", "out_of_memory", "invalid_request", "job_timeout")
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "gpu_queue_size": 1, "global_queue_size": 3, "job_deadline_s": 60.0, "result_ttl_s": 20.0, "ended_jobs_max": 4,
     "dead_letters_max": 2, "key_ttl_s": 30.0, "retry_backoff_s": 0.5, "attempts_max": 2, "watches_per_job_max": 2,
 }  # fmt: skip
@@ -37,6 +37,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.rig = Rig(**SETTINGS)
         self.promises = Promises(attempts_max=2)
         self.jobs: list[str] = []
         self.tokens: dict[str, list[Token]] = {name: [] for name in WORKERS}

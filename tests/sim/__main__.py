@@ -1,6 +1,7 @@
 """`python -m tests.sim --seeds 20000 --jobs 2`: plays that many runs, stops at the first that fails.
 
-`--seed N` plays one, `--first N` says where to begin. The last lines are the counts of what happened.
+`--seed N` plays one, `--first N` says where to begin, `--planted` plants known bugs and looks for them. The last
+lines are the counts of what happened.
 """
 
 import argparse
@@ -10,7 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.sim.runner import Outcome, play_one
+import pytest
+
+from tests.sim.planted import PLANTED
+from tests.sim.runner import Outcome, first_failure, play_one
 
 FIRST_SEED = 1000
 SEEDS = 1000
@@ -25,7 +29,10 @@ def main() -> int:
     asked.add_argument("--first", type=int, default=FIRST_SEED, help=f"the first seed ({FIRST_SEED})")
     asked.add_argument("--seed", type=int, help="play this one again, and tell all of it")
     asked.add_argument("--jobs", type=int, default=1, help="processes (1)")
+    asked.add_argument("--planted", action="store_true", help="plant each known bug: after how many seeds is it found?")
     told = asked.parse_args()
+    if told.planted:
+        return _planted(range(told.first, told.first + told.seeds))
     if told.seed is not None:
         outcome = play_one(told.seed)
         print(outcome.story or _counts(outcome.counts))
@@ -54,6 +61,18 @@ def _many(seeds: range, jobs: int) -> int:
             print(f"\r{line:78}", end="\n" if not sys.stdout.isatty() else "", flush=True)
     print(f"\n{_counts(total)}\n{len(seeds)} seeds in {time.monotonic() - began:.1f} s: every promise held")
     return 0
+
+
+def _planted(seeds: range) -> int:
+    missed = 0
+    for plant in PLANTED:
+        with pytest.MonkeyPatch.context() as patch:
+            plant(patch)
+            found = first_failure(seeds)
+        missed += found is None
+        after = "not found" if found is None else f"{found.seed - seeds.start + 1:4}  {found.failure.splitlines()[0]}"
+        print(f"{plant.__name__:50} {after[:150]}", flush=True)
+    return 1 if missed else 0
 
 
 def _outcomes(seeds: range, jobs: int) -> Iterator[Outcome]:

@@ -36,7 +36,7 @@ def differences(live: RouterState, again: RouterState) -> list[str]:
     for job_id, job in live.jobs.items():
         other = again.jobs.get(job_id)
         if other is not None:
-            found += [f"job {job_id[:8]} ({job.state.value}): {text}" for text in _of_a_job(job, other, live, again)]
+            found += [f"job {job_id} ({job.state.value}): {text}" for text in _of_a_job(job, other, live, again)]
     return found
 
 

@@ -18,7 +18,7 @@ from router.jobs import ENDED, Job, JobState
 from router.lifecycle import Lifecycle
 from router.loop import Loop
 from router.places import Places
-from router.records import JobDispatched, JobRecord, JobRequeued, KeyTaken
+from router.records import JobDispatched, JobRecord, JobRequeued, KeyTaken, Record
 from router.retry import after_return
 from router.state import RouterState
 from router.workers import Workers
@@ -37,6 +37,10 @@ def a_credit_is_lost_at_re_registration(patch: pytest.MonkeyPatch) -> None:
         return worker
 
     patch.setattr(Fleet, "register", planted)
+
+
+def _replay_otherwise(patch: pytest.MonkeyPatch, kind: type[Record], apply: Callable[..., None]) -> None:
+    patch.setattr(recovery, "_APPLY", {**recovery._APPLY, kind: apply})
 
 
 def _said_at_once(patch: pytest.MonkeyPatch, kind: type[Message]) -> None:
@@ -90,7 +94,7 @@ def a_replay_forgets_the_counts_of_a_requeue(patch: pytest.MonkeyPatch) -> None:
         job = jobs[record.job_id]
         job.state, job.settled = JobState.QUEUED, record.settled
 
-    patch.setitem(recovery._APPLY, JobRequeued, planted)
+    _replay_otherwise(patch, JobRequeued, planted)
 
 
 def a_dispatch_is_not_written_down(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +108,7 @@ def a_dispatch_is_not_written_down(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_key_is_lost_at_replay(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(recovery._APPLY, KeyTaken, lambda *_: None)
+    _replay_otherwise(patch, KeyTaken, lambda *_: None)
 
 
 def orphans_are_waited_for_for_ever(patch: pytest.MonkeyPatch) -> None:

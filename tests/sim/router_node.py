@@ -10,13 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from common import clock as real_clock
 from common.messages import Message
 from common.settings import RouterSettings
 from router.broker import Broker
-from router.commands import Append, Command, Log
+from router.commands import Command, Log
 from router.events import Event, Replayed, Submitted
 from router.journal import Journal
 from router.loop import TICK_S, Loop
@@ -59,26 +58,23 @@ class PlayedLogger:
 class WatchedBroker(Broker):
     """Every invariant after each event."""
 
-    def __init__(self, settings: RouterSettings, trace: Trace, *, first_epoch: int) -> None:
+    def __init__(self, settings: RouterSettings, trace: Trace, *, first_epoch: int, live_max: int) -> None:
         super().__init__(settings, first_epoch=first_epoch, durable=True)
         self._trace = trace
+        self.live_max = live_max  # that its settings and the GPUs admit
 
     def handle(self, event: Event, now: float) -> list[Command]:
         note = self._trace.note
-        note("event", type(event).__name__, "" if isinstance(event, Replayed) else _text(event))
+        note("event", type(event).__name__, event.wall, told="" if isinstance(event, Replayed) else event)
         commands = super().handle(event, now)
         self.check_invariants()
-        for command in commands:
+        assert len(self.state.live) <= self.live_max, f"{len(self.state.live)} jobs at once"
+        for command in commands:  # messages and records are noted once more, byte for byte, where they leave
             if isinstance(command, Log):
                 note("log", command.event, command.fields)
             else:
-                note("command", type(command).__name__, "" if isinstance(command, Append) else _text(command))
+                note("command", type(command).__name__, getattr(command, "peer", b""), told=command)
         return commands
-
-
-def _text(value: Struct) -> list[Any]:
-    """A message's fields; of a picture's frames nothing."""
-    return [getattr(value, name) for name in value.__struct_fields__ if name != "payload"]
 
 
 class PlayedLoop(Loop):
@@ -102,10 +98,12 @@ class RouterNode:
     """One router over all its lives."""
 
     def __init__(
-        self, clock: Clock, network: Network, trace: Trace, promises: Promises, disk: Disk, settings: RouterSettings
-    ) -> None:
+        self, clock: Clock, network: Network, trace: Trace, promises: Promises, disk: Disk, settings: RouterSettings,
+        *, live_max: int,
+    ) -> None:  # fmt: skip
         self.clock, self.network, self.trace, self.promises, self.disk = clock, network, trace, promises, disk
         self.settings = settings
+        self.live_max = live_max
         self.random = random.Random(clock.random.getrandbits(64))
         self.tick_s = clock.random.choice([TICK_S, 3 * TICK_S, 3 * TICK_S])  # a busy host wakes it late
         self.life = 0
@@ -146,7 +144,8 @@ class RouterNode:
     def _begin(self, sockets: dict[str, ServerSocket]) -> None:
         self._use_clock()
         self.journal = self.disk.open(self)
-        broker = WatchedBroker(self.settings, self.trace, first_epoch=self.life * 1_000_000)
+        first_epoch = self.life * 1_000_000
+        broker = WatchedBroker(self.settings, self.trace, first_epoch=first_epoch, live_max=self.live_max)
         logger: Any = PlayedLogger()
         played: Any = sockets
         self.loop = loop = PlayedLoop(

@@ -19,12 +19,12 @@ class Trace:
         self._hash = blake2b(digest_size=16)
         self._story: deque[tuple[float, str, bytes | str, Any]] = deque(maxlen=STORY_LINES_MAX)
 
-    def note(self, what: str, who: bytes | str, detail: Any = "") -> None:
-        """Anything whose text is the same in every run of the seed."""
+    def note(self, what: str, who: bytes | str, detail: Any = "", *, told: Any = "") -> None:
+        """Anything whose text is the same in every run of the seed. `told` is for the story only."""
         now = self.now()
         self.lines += 1
         self._hash.update(f"{now!r} {what} {who!r} {detail!r}\n".encode("utf-8", "surrogatepass"))
-        self._story.append((now, what, who, detail))
+        self._story.append((now, what, who, told or detail))
 
     def frames(self, what: str, peer: bytes, frames: list[bytes]) -> None:
         """One message as it is on the wire."""

@@ -7,6 +7,7 @@ from typing import Any
 from common import clock as real_clock
 from common.messages import JobSpec
 from common.settings import GpuDaemonSettings, RouterSettings
+from gpu_daemon.hand import CAPACITY_JOBS
 from tests.sim.client_node import ClientNode
 from tests.sim.daemon_node import DaemonNode
 from tests.sim.disk import Disk
@@ -49,7 +50,11 @@ class World:
         self.sqlite = seed % SQLITE_EVERY == 0
         parts = (clock, self.trace, self.promises)
         self.disk = SqliteDisk(*parts, seed=seed) if self.sqlite else Disk(*parts)
-        self.router = RouterNode(clock, self.network, self.trace, self.promises, self.disk, settings)
+        waiting_max = settings.global_queue_size + settings.global_queue_reserve + DAEMONS * settings.gpu_queue_size
+        self.router = RouterNode(
+            clock, self.network, self.trace, self.promises, self.disk, settings,
+            live_max=waiting_max + DAEMONS * (1 + CAPACITY_JOBS),  # that run, or are being stored
+        )  # fmt: skip
         failures = 0.0 if self.peaceful else choose([0.0, 0.02, 0.1])
         drain = GpuDaemonSettings(drain_s=5.0, job_stop_grace_s=2.0, job_timeout_s=20.0)
         self.daemons = [
