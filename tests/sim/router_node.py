@@ -5,6 +5,7 @@ each step passes a named point where a crash may have been planned.
 """
 
 import random
+import sys
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,7 @@ class PlayedLogger:
     """Takes what the loop logs; what it calls a bug is one."""
 
     def exception(self, event: str, **fields: Any) -> None:
-        raise AssertionError(f"{event} {fields}")
+        raise AssertionError(f"{event} {fields}: {sys.exc_info()[1]}")
 
     def log(self, level: int, event: str, **fields: Any) -> None:
         """Noted already, as a command."""
