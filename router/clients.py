@@ -167,9 +167,10 @@ class Clients:
         key = Key(job.job_id, digest(submit), state.wall)
         state.keys.take(OWNER, submit.key, key)
         state.append(KeyTaken(owner=OWNER, key=submit.key, job_id=job.job_id, digest=key.digest, taken_at=key.taken_at))
+        self.sweep_keys()
 
     def sweep_keys(self) -> None:
-        """Forget keys whose time is over."""
+        """Forget keys whose time is over, or for which there is no room."""
         while (oldest := self._state.keys.forget_oldest(self._state.wall)) is not None:
             self._state.append(KeyForgotten(owner=oldest[0], key=oldest[1]))
 

@@ -301,6 +301,8 @@ class Fleet:
 
     def check(self) -> None:
         """Raise AssertionError where the books do not balance."""
+        assert len(self.by_peer) <= len(self.workers)
+        assert len(self._services) <= 2 * WORKERS_MAX
         for peer, worker in self.by_peer.items():
             assert worker.peer == peer, worker
             assert self.workers.get(worker.worker_id) is worker, worker

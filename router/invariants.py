@@ -1,15 +1,18 @@
 """What must hold after every event, whatever happened. Tests ask after each; it reads and changes nothing.
 
-Pure.
+Pure. ARCHITECTURE.md lists these in words, with those that only a whole run can show (tests/sim).
 """
 
-from collections import Counter
-
-from router.admission import Room
-from router.fleet import Worker
-from router.jobs import ENDED, IN_HAND, NEEDS_A_GPU, Job, JobState
+from router.fair import Client
+from router.fleet import WORKERS_MAX, Worker
+from router.jobs import IN_HAND, MOMENTS_MAX, NEEDS_A_GPU, Job, JobState
+from router.keys import KEYS_MAX
+from router.queue import client_of
+from router.retry import ENGINE_DEATHS_MAX, MEMORY_FAILURES_MAX
 from router.scheduler import remaining_s
 from router.state import RouterState
+
+HAND_JOBS_MAX = 64  # that a REGISTER may list
 
 
 def check(state: RouterState) -> None:
@@ -19,64 +22,107 @@ def check(state: RouterState) -> None:
     state.queue.check(state.live)
     state.deadlines.check()
     _check_sets(state)
+    for job in state.live.values():
+        _check_live(state, job)
     _check_places(state)
     _check_counts(state)
+    _check_bounds(state)
     _check_nobody_idles(state)
 
 
 def _check_sets(state: RouterState) -> None:
-    assert state.live.keys() | state.ended.keys() | state.dead.keys() == state.jobs.keys()
-    assert len(state.live) + len(state.ended) + len(state.dead) == len(state.jobs)
-    for job_id, job in state.jobs.items():
-        assert job.job_id == job_id, job
-        assert job.ended == (job_id not in state.live), job
-        assert (job_id in state.dead) == (job.error is not None and job.error.code == "poison"), job
-        assert 0 <= job.settled <= job.dispatch, job
-        assert (job.picture is not None) == (job.state in (JobState.STORING, JobState.DONE)), job
-        assert (job.error is not None) == (job.state is JobState.FAILED), job
-        assert 0 <= job.step <= job.order.steps, job
-        assert job.attempts <= job.starts, job
+    """Each job is known once: as live, as ended, or as a dead letter."""
+    jobs = state.jobs
+    assert len(state.live) + len(state.ended) + len(state.dead) == len(jobs)
+    for kept, poison in ((state.ended, False), (state.dead, True)):
+        for job_id, job in kept.items():
+            assert jobs.get(job_id) is job, job
+            if job.state is JobState.DONE:
+                assert job.picture is not None, job
+                assert job.error is None, job
+                assert not poison, job
+            elif job.state is JobState.FAILED:
+                assert job.picture is None, job
+                assert job.error is not None, job
+                assert poison == (job.error.code == "poison"), job
+            else:
+                assert job.state is JobState.CANCELLED, job
+                assert job.picture is None, job
+                assert job.error is None, job
+                assert not poison, job
     for job_id in state.watches.jobs():
         assert job_id in state.live, f"ended job {job_id} is watched"
 
 
+def _check_live(state: RouterState, job: Job) -> None:
+    """A job that has not ended: its token, its counts, its picture."""
+    assert state.jobs.get(job.job_id) is job, job
+    assert not job.ended, job
+    assert job.error is None, job
+    assert (job.picture is not None) == (job.state is JobState.STORING), job
+    assert 0 <= job.settled <= job.dispatch, job
+    assert job.state is JobState.QUEUED or job.holds(job.dispatch), job
+    assert not job.lost or job.state is JobState.QUEUED, job
+    assert 0 <= job.step <= job.order.steps, job
+    assert 0 <= job.attempts <= job.starts <= job.dispatch, job
+    assert job.attempts <= job.failures, job
+    assert job.attempts - job.memory_failures < state.settings.attempts_max, job
+    assert job.engine_deaths < ENGINE_DEATHS_MAX, job
+    assert job.memory_failures < MEMORY_FAILURES_MAX, job
+    assert len(job.moments) <= MOMENTS_MAX, job
+
+
 def _check_places(state: RouterState) -> None:
     """Each job that has not ended is in exactly one place."""
-    held = Counter(job_id for worker in state.fleet.workers.values() for job_id in worker.hand)
+    held: dict[str, int] = {}
     for worker in state.fleet.workers.values():
         for job_id, dispatch in worker.hand.items():
-            job = state.jobs[job_id]
+            job = state.live[job_id]
             assert (job.worker_id, job.dispatch) == (worker.worker_id, dispatch), job
             assert job.state in IN_HAND, job
-            assert job.holds(dispatch), job
+            held[job_id] = held.get(job_id, 0) + 1
     for job in state.live.values():
-        places = {
-            "queue": job in state.queue,
-            "delayed": job.job_id in state.delayed,
-            "hand": held[job.job_id] == 1,
-            "orphans": job.job_id in state.orphans,
-            "store": job.state is JobState.STORING,
-        }
-        assert sum(places.values()) == 1, (places, job)
-        assert (places["queue"] or places["delayed"]) == (job.state is JobState.QUEUED), (places, job)
-        assert (places["hand"] or places["orphans"]) == (job.state in IN_HAND), (places, job)
+        job_id = job.job_id
+        waits = (job in state.queue) + (job_id in state.delayed)
+        works = held.get(job_id, 0) + (job_id in state.orphans)
+        assert waits == (job.state is JobState.QUEUED), (waits, job)
+        assert works == (job.state in IN_HAND), (works, job)
     assert len(state.queue) + len(state.delayed) == state.census[JobState.QUEUED]
-    assert set(state.orphans) <= set(state.live)
+    assert state.orphans.keys() <= state.live.keys()
 
 
 def _check_counts(state: RouterState) -> None:
-    living = Counter(job.state for job in state.live.values())
-    assert living == Counter({s: n for s, n in state.census.items() if n and s not in ENDED}), state.census
-    room = Room(state.fleet, state.jobs, state.settings)
+    """What is counted along the way is what counting now gives."""
+    living: dict[JobState, int] = {}
+    needing: dict[str, int] = {}
+    clients: dict[Client, int] = {}
     for job in state.live.values():
+        living[job.state] = living.get(job.state, 0) + 1
         if job.state in NEEDS_A_GPU:
-            room.count(job, 1)
-    assert state.room.needing == room.needing, (state.room.needing, room.needing)
-    assert state.room.clients == room.clients, (state.room.clients, room.clients)
-    kept = sum(job.picture.bytes for job in state.ended.values() if job.picture is not None)
+            needing[job.order.model] = needing.get(job.order.model, 0) + 1
+            clients[client_of(job)] = clients.get(client_of(job), 0) + 1
+    for job_state in (JobState.QUEUED, JobState.DISPATCHED, JobState.RUNNING, JobState.STORING):
+        assert state.census[job_state] == living.get(job_state, 0), state.census
+    assert state.room.needing == needing, (state.room.needing, needing)
+    assert state.room.clients == clients, (state.room.clients, clients)
+    kept = 0
+    for job in state.ended.values():
+        if job.picture is not None:
+            kept += job.picture.bytes
     assert state.result_bytes == kept, (state.result_bytes, kept)
-    assert len(state.ended) <= state.settings.ended_jobs_max
-    assert len(state.dead) <= state.settings.dead_letters_max
+
+
+def _check_bounds(state: RouterState) -> None:
+    """Nothing grows beyond its bound, whatever is asked."""
+    settings = state.settings
+    assert len(state.ended) <= settings.ended_jobs_max
+    assert len(state.dead) <= settings.dead_letters_max
+    assert state.result_bytes <= settings.results_mb_max * 1024 * 1024
+    assert len(state.keys) <= KEYS_MAX
+    assert len(state.fleet.workers) <= WORKERS_MAX
+    for worker in state.fleet.workers.values():
+        assert len(worker.hand) <= HAND_JOBS_MAX + worker.dispatched_total, worker
+    assert not state.out, "decided and not said"
 
 
 def _check_nobody_idles(state: RouterState) -> None:

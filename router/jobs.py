@@ -87,6 +87,7 @@ class Job:
     dispatch: int = 0  # number of the last dispatch
     settled: int = 0  # the last dispatch whose end was taken
     lost: bool = False  # its last dispatch was ended by the loss of its GPU, and counted so
+    lost_running: bool = False  # it had begun there
     worker_id: str = ""  # of the last dispatch
     device: str = ""
     starts: int = 0  # dispatches that began
@@ -106,6 +107,7 @@ class Job:
     picture: Picture | None = None
     parts: tuple[int, ...] = ()
     timings: Timings | None = None
+    drawn_notes: tuple[Note, ...] = ()  # that come with this picture
     error: ErrorInfo | None = None
     moments: list[JobMoment] = field(default_factory=list)  # its history, as the journal tells it
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))
@@ -119,6 +121,10 @@ class Job:
     def ended(self) -> bool:
         """Will nothing more happen to it?"""
         return self.state in ENDED
+
+    def undraw(self) -> None:
+        """Whatever was drawn is not its picture."""
+        self.picture, self.parts, self.timings, self.drawn_notes = None, (), None, ()
 
     def remember(self, moment: JobMoment) -> None:
         """Add to its history."""
@@ -138,6 +144,15 @@ def advance(job: Job, event: JobEvent, now: float, detail: str = "") -> None:
         raise ImpossibleTransition(f"{event.value} cannot happen to {tell(job)}")
     job.story.append(f"{now:.3f} {event.value} #{job.dispatch} {detail}".rstrip())
     job.state = state
+
+
+def found_again(job: Job) -> None:
+    """The GPU that was counted as lost came back with it: nothing was lost, whatever had been counted before stays."""
+    if job.lost:
+        job.failures -= 1
+        job.attempts -= job.lost_running
+        job.starts -= job.lost_running  # it begins there once, however often that is told
+    job.lost = job.lost_running = False
 
 
 def tell(job: Job) -> str:

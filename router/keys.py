@@ -30,6 +30,9 @@ class Keys:
         self._ttl_s = ttl_s
         self._keys: OrderedDict[tuple[str, str], Key] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._keys)
+
     def get(self, owner: str, key: str) -> Key | None:
         """Which job this key means, if any."""
         return self._keys.get((owner, key))

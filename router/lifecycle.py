@@ -17,7 +17,7 @@ from common.messages import (
 )
 from router.commands import DropResult, StoreResult
 from router.fleet import Worker
-from router.jobs import IN_HAND, Job, JobEvent, JobState
+from router.jobs import IN_HAND, Job, JobEvent, JobState, found_again
 from router.places import Places
 from router.records import (
     JobAccepted,
@@ -76,7 +76,7 @@ class Lifecycle:
         state.queue.take(job)
         state.fleet.use_credit(worker)
         job.dispatch += 1
-        job.lost = False
+        job.lost = job.lost_running = False
         self._give(job, worker)
         self._places.advance(job, JobEvent.DISPATCH, worker.worker_id)
         message = Dispatch(
@@ -100,8 +100,7 @@ class Lifecycle:
         state.orphans.pop(job.job_id, None)
         if job.state is JobState.QUEUED:
             self._places.leave_queue(job, drawn=True)
-            if job.lost:  # it was counted as lost, and is not
-                job.lost, job.attempts, job.failures = False, max(0, job.attempts - 1), max(0, job.failures - 1)
+            found_again(job)
             self._give(job, worker)
             self._places.advance(job, JobEvent.ADOPT, worker.worker_id)
         elif job.state in IN_HAND:
@@ -137,15 +136,15 @@ class Lifecycle:
         """It is drawn: have the picture checked and kept."""
         state = self._state
         notes = [Note(code=n.code, message=n.message[:NOTE_CHARS_MAX]) for n in message.notes[:DONE_NOTES_MAX]]
-        job.notes = (*(n for n in job.notes if n not in notes), *notes)
         job.picture, job.parts, job.timings = message.picture, message.parts, message.timings
+        job.drawn_notes = tuple(notes)
         self._places.leave_hand(job)
         self._places.advance(job, JobEvent.STORE, job.worker_id)
         state.out.append(StoreResult(job.token, message.picture, payload))
 
     def not_stored(self, job: Job) -> None:
         """There is no room for its picture now. Its daemon should have it still, and must register to say so."""
-        job.picture, job.parts, job.timings = None, (), None
+        job.undraw()
         self._places.advance(job, JobEvent.NOT_STORED, "no room")
         self._state.orphans[job.job_id] = self._state.now + self._state.settings.dead_after_s
 
@@ -153,6 +152,7 @@ class Lifecycle:
         """The picture is kept: the job is done."""
         state = self._state
         job.settled = job.dispatch
+        job.notes = (*(n for n in job.notes if n not in job.drawn_notes), *job.drawn_notes)
         self._places.advance(job, JobEvent.STORED)
         assert job.picture is not None
         assert job.timings is not None
@@ -188,7 +188,7 @@ class Lifecycle:
 
     def lose(self, job: Job, reason: str) -> None:
         """Its GPU is gone or knows nothing of it. The token stays current: the GPU may yet come back with it."""
-        job.lost = True
+        job.lost, job.lost_running = True, job.state is JobState.RUNNING
         self._misfortune(job, "worker_lost", reason)
 
     def failed_there(self, job: Job, code: str, message: str) -> None:
@@ -214,7 +214,8 @@ class Lifecycle:
     def _requeue(self, job: Job, retry: Retry, reason: str) -> None:
         state = self._state
         self._places.leave_hand(job)
-        job.picture, job.parts, job.timings, job.step = None, (), None, 0
+        job.undraw()
+        job.step = 0
         self._places.advance(job, JobEvent.REQUEUE, reason)
         self._places.wait(job, retry.wait_s)
         record = JobRequeued(
@@ -300,7 +301,7 @@ class Lifecycle:
         state = self._state
         job.ended_at, job.ended_now = state.wall, state.now
         if job.state is not JobState.DONE:
-            job.picture, job.parts, job.timings = None, (), None
+            job.undraw()
         del state.live[job.job_id]
         undrawn = 0 if job.state is JobState.DONE else job.order.steps - job.step
         state.queue.settle(job, undrawn / job.order.steps)

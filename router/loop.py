@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import zmq
+from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from common import clock, log
@@ -117,7 +118,7 @@ class Loop:
             self._look_at_storage()
             self._events.append(Tick(wall=self._wall))
         if self._drain_asked is not None:
-            self._events.append(self._drain_asked)
+            self._events.append(replace(self._drain_asked, wall=self._wall))  # as of now, as every event
             self._drain_asked = None
 
     def _look_at_storage(self) -> None:

@@ -9,7 +9,7 @@ the GPUs, and how fast these are, is learned anew.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from router.jobs import Job, JobState
+from router.jobs import Job, JobState, found_again
 from router.keys import Key
 from router.places import Places
 from router.records import (
@@ -73,7 +73,10 @@ def _accepted(state: RouterState, jobs: dict[str, Job], record: JobAccepted) -> 
 def _dispatched(state: RouterState, jobs: dict[str, Job], record: JobDispatched) -> None:
     job = jobs[record.job_id]
     job.state, job.step, job.step_now = JobState.DISPATCHED, 0, state.now
-    job.dispatch, job.worker_id, job.device, job.lost = record.dispatch, record.worker_id, record.device, False
+    if record.dispatch == job.dispatch:  # adopted
+        found_again(job)
+    job.lost = job.lost_running = False
+    job.dispatch, job.worker_id, job.device = record.dispatch, record.worker_id, record.device
 
 
 def _started(_state: RouterState, jobs: dict[str, Job], record: JobStarted) -> None:
@@ -84,10 +87,13 @@ def _started(_state: RouterState, jobs: dict[str, Job], record: JobStarted) -> N
 
 def _requeued(state: RouterState, jobs: dict[str, Job], record: JobRequeued) -> None:
     job = jobs[record.job_id]
-    job.state, job.settled, job.lost, job.step = JobState.QUEUED, record.settled, record.lost, 0
+    job.lost, job.lost_running = record.lost, record.lost and job.state is JobState.RUNNING
+    if record.failures > job.failures:  # else it was given back, through no fault of that GPU
+        job.avoid = job.worker_id
+    job.state, job.settled, job.step = JobState.QUEUED, record.settled, 0
     job.attempts, job.failures, job.returns = record.attempts, record.failures, record.returns
     job.engine_deaths, job.memory_failures = record.engine_deaths, record.memory_failures
-    job.barred, job.avoid = frozenset(record.barred), job.worker_id
+    job.barred = frozenset(record.barred)
     job.not_before_now = _monotonic(state, record.not_before_at)
 
 

@@ -86,9 +86,12 @@ class Watches:
             del self._jobs[job_id]
 
     def check(self) -> None:
-        """Raise AssertionError where the two indexes differ."""
-        by_job = {(job_id, peer, rid) for job_id, watches in self._jobs.items() for peer, rid in watches}
-        by_peer = {(job_id, peer, rid) for peer, theirs in self._peers.items() for job_id, rid in theirs}
-        assert by_job == by_peer, by_job ^ by_peer
-        assert all(self._jobs.values()), "a job without watches is still listed"
+        """Raise AssertionError where the two indexes differ, or hold too much."""
+        count = 0
+        for job_id, watches in self._jobs.items():
+            assert 0 < len(watches) <= self._per_job_max, f"{len(watches)} watches of {job_id}"
+            count += len(watches)
+            for peer, rid in watches:
+                assert (job_id, rid) in self._peers[peer], (job_id, peer, rid)
+        assert count == sum(len(theirs) for theirs in self._peers.values()), "watches of jobs that are not watched"
         assert all(self._peers.values()), "a peer without watches is still listed"

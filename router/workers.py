@@ -94,6 +94,7 @@ class Workers:
         state.touch(worker)
 
     def _state_changed(self, worker: Worker) -> None:
+        self._state.touch_all()  # a job that should go elsewhere may have nowhere else now
         level = "warning" if worker.state == "broken" else "info"
         device, detail = worker.device.device, worker.detail
         self._state.log(level, f"worker.{worker.state}", worker_id=worker.worker_id, device=device, detail=detail)
@@ -225,6 +226,7 @@ class Workers:
         state.fleet.ended(worker.worker_id, state.wall, drawn=False)
         if code == "engine_died":  # its next HEARTBEAT says when another one is ready
             state.fleet.set_state(worker, "loading")
+            state.touch_all()
         if message.started and job.state is JobState.DISPATCHED:
             self._lifecycle.start(job)
         self._lifecycle.failed_there(job, code, message.message)
@@ -284,6 +286,7 @@ class Workers:
 
     def _gone(self, worker: Worker, reason: str) -> None:
         self._state.fleet.remove(worker)
+        self._state.touch_all()
         for job_id in list(worker.hand):
             self._lifecycle.lose(self._state.jobs[job_id], reason)
 

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from common.messages import Rejected, StatusQuery, StatusReply
 from router.commands import DropResult, Log, Stop
 from router.events import DrainAsked
+from router.records import KeyForgotten
 from tests.router.rig import FakeWorker, Rig, card
 
 
@@ -121,3 +124,13 @@ def test_models_are_remembered_when_nobody_serves_them(rig: Rig) -> None:
     (status,) = rig.say(StatusQuery(rid="s"))
     assert isinstance(status, StatusReply)
     assert [(m.card.name, m.workers) for m in status.models] == [("a", 0), ("b", 0)]
+
+
+def test_keys_stay_within_their_bound_between_two_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.keys.KEYS_MAX", 2)
+    rig = Rig()
+    rig.worker("w")
+    jobs = [rig.submit(key=f"k{n}") for n in range(4)]
+    assert len(rig.broker.state.keys) == 2
+    assert rig.broker.state.keys.get("local", "k3").job_id == jobs[3]  # type: ignore[union-attr]  # it is there
+    assert [r.key for r in rig.records if isinstance(r, KeyForgotten)] == ["k0", "k1"]

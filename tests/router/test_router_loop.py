@@ -17,7 +17,7 @@ from common.messages import Ping
 from common.settings import RouterSettings
 from common.sockets import router_socket
 from router.broker import Broker
-from router.events import ClientSaid, SendFailed
+from router.events import ClientSaid, DrainAsked, SendFailed
 from router.loop import Loop
 from router.memory_journal import MemoryJournal
 from tests.common.bad_frames import CLIENT_FRAMES, WORKER_FRAMES
@@ -186,6 +186,23 @@ def test_the_loop_survives_a_bug_and_its_client_is_told(router: Running, monkeyp
     assert (error["rid"], error["code"]) == ("bug", "internal")
     client.send(b"PING", rid="fine")
     assert client.until(b"PONG")[0]["rid"] == "fine"
+
+
+def test_a_wish_to_stop_is_dated_when_it_is_handled(router: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wall and monotonic time of one event are of one moment: what is persisted is reckoned from both."""
+    seen: list[float] = []
+    handle = router.broker.handle
+
+    def watched(event: Any, now: float) -> Any:
+        if isinstance(event, DrainAsked):
+            seen.append(event.wall)
+        return handle(event, now)
+
+    monkeypatch.setattr(router.broker, "handle", watched)
+    began = time.time()
+    router.loop._drain_asked = DrainAsked(wall=1.0)  # long ago: the router was stopped for a while
+    router.thread.join(SOON_S)
+    assert [wall >= began - 1.0 for wall in seen] == [True]
 
 
 def test_many_clients_and_jobs_at_once(router: Running) -> None:

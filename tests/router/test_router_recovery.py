@@ -7,6 +7,7 @@ from common.messages import (
     Fetch,
     HeldToken,
     JobReply,
+    Note,
     Result,
     ResultAck,
     StatusQuery,
@@ -165,3 +166,73 @@ def test_a_watcher_finds_its_job_again() -> None:
     job = old.submit()
     new = _restart(old)
     assert isinstance(new.say(Watch(rid="1", job_id=job))[0], JobReply)
+
+
+def _lost_after(rig: Rig, worker: FakeWorker, job: str) -> None:
+    """Its daemon falls silent for good, for all the router knows."""
+    rig.tick(11.0)
+    assert (rig.state(job), rig.job(job).lost) == ("queued", True)
+    assert worker.name not in rig.broker.state.fleet.workers
+
+
+def test_a_loss_that_was_none_is_not_counted_and_what_was_counted_before_stays() -> None:
+    rig = Rig()
+    worker = rig.worker("w")
+    job = rig.submit()
+    worker.started(rig.job(job).token)
+    worker.fail(rig.job(job).token)
+    worker.grant()
+    assert (rig.job(job).dispatch, rig.job(job).attempts, rig.job(job).failures) == (2, 1, 1)
+    _lost_after(rig, worker, job)
+    assert (rig.job(job).attempts, rig.job(job).failures) == (1, 2)
+    worker.register(HeldToken(token=rig.job(job).token, stage="waiting"))
+    assert (rig.job(job).attempts, rig.job(job).failures) == (1, 1)
+
+
+def test_what_a_found_gpu_had_begun_has_begun_once() -> None:
+    rig = Rig()
+    worker = rig.worker("w")
+    job = rig.submit()
+    worker.started(rig.job(job).token)
+    _lost_after(rig, worker, job)
+    assert (rig.job(job).starts, rig.job(job).attempts) == (1, 1)
+    worker.register(HeldToken(token=rig.job(job).token, stage="running"))
+    assert (rig.job(job).starts, rig.job(job).attempts, rig.job(job).failures) == (1, 0, 0)
+
+
+def test_a_new_router_knows_of_an_adoption() -> None:
+    old = Rig()
+    worker = old.worker("w")
+    job = old.submit()
+    worker.started(old.job(job).token)
+    _lost_after(old, worker, job)
+    worker.register(HeldToken(token=old.job(job).token, stage="running"))
+    new = _restart(old)
+    for rig in (old, new):
+        known = rig.job(job)
+        assert (known.starts, known.attempts, known.failures, known.lost) == (1, 0, 0, False)
+
+
+def test_a_new_router_avoids_no_gpu_that_only_gave_a_job_back() -> None:
+    old = Rig()
+    worker = old.worker("w", credit=1)
+    job = old.submit()
+    worker.returned(old.job(job).token)
+    assert (old.job(job).avoid, _restart(old).job(job).avoid) == ("", "")
+    worker.grant()
+    worker.started(old.job(job).token)
+    worker.fail(old.job(job).token)
+    assert (old.job(job).avoid, _restart(old).job(job).avoid) == ("w", "w")
+
+
+def test_what_was_noted_of_a_picture_that_was_not_taken_stays_with_no_job() -> None:
+    rig = Rig()
+    worker = rig.worker("w")
+    job = rig.submit()
+    token = rig.job(job).token
+    worker.started(token)
+    worker.done(token, notes=(Note(code="clipped", message="the prompt was cut"),))
+    rig.stored("the picture's bytes do not match its sha256")
+    assert rig.job(job).notes == ()
+    rig.say(CancelJob(rid="1", job_id=job))
+    assert rig.job(job).notes == _restart(rig).job(job).notes == ()

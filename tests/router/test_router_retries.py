@@ -117,6 +117,25 @@ def test_want_of_memory_is_tried_once_more_and_only_elsewhere(rig: Rig) -> None:
     assert error.code == "out_of_memory"
 
 
+@pytest.mark.parametrize("how", ["draining", "broken", "gone"])
+def test_a_gpu_is_asked_again_as_soon_as_no_other_is_left(rig: Rig, how: str) -> None:
+    """At once, not at the next tick."""
+    first, other = rig.worker("a"), rig.worker("b", ready=False)
+    job = rig.submit()
+    token = rig.job(job).token
+    first.started(token)
+    first.fail(token, "out_of_memory")
+    first.grant()
+    assert rig.state(job) == "queued"  # `other` is still loading
+    if how == "draining":
+        other.draining()
+    elif how == "broken":
+        other.heartbeat("broken")
+    else:
+        other.bye()
+    assert (rig.state(job), rig.job(job).worker_id, rig.job(job).dispatch) == ("dispatched", "a", 2)
+
+
 def test_want_of_memory_on_the_only_gpu_is_tried_there_once_more(rig: Rig) -> None:
     worker = rig.worker("w")
     job = rig.submit()
