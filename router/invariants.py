@@ -145,11 +145,11 @@ def _check_nobody_idles(state: RouterState) -> None:
 
 def _check_sooner(state: RouterState, job: Job, idle: Worker) -> None:
     """Some busy GPU, by what it has shown, ends its work and this job before the idle one would."""
-    own_s = idle.service.speeds.compared_s(job.order)
+    own_s = idle.service.speeds.likely_s(job.order)
     assert own_s is not None, f"{idle.worker_id} idles, of unknown speed, although {job.job_id} waits"
     for worker in state.fleet.serving(job.order.model):
         times = [remaining_s(state.jobs[job_id], worker, state.now) for job_id in worker.hand]
-        times.append(worker.service.speeds.compared_s(job.order))
+        times.append(worker.service.speeds.likely_s(job.order))
         if worker.state == "ready" and None not in times and sum(time or 0.0 for time in times) < own_s:
             return
     raise AssertionError(f"{idle.worker_id} idles although it would be the first to end {job.job_id}")

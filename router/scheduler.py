@@ -4,7 +4,7 @@ Pure, and without the wire. Jobs come in the order of the queue. An idle GPU com
 job just failed, then a clearly faster one, then the one with the smallest share. Only where no GPU is idle, one
 that is about to be free gets the next job early, so that it does not stand still between two. A GPU leaves a
 job that a faster one would end sooner, with all that is ahead of it there: that one keeps its place, and the
-slower GPU takes the next job that is better off with it. Only learned speeds are held against each other.
+slower GPU takes the next job that is better off with it. Only GPUs that have drawn some are held against others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -122,12 +122,12 @@ class Scheduler:
     ) -> tuple[float, str] | None:
         """(seconds to the end, worker_id) on the busy GPU that would end the job soonest, if sooner than `one`."""
         wait_s, worker = one
-        job_s = worker.service.speeds.compared_s(job.order)
+        job_s = worker.service.speeds.likely_s(job.order)
         if job_s is None:
             return None
         soonest, rival_id = wait_s + job_s - SPEED_TIE_S, ""
         for rival in self._fleet.serving(job.order.model):
-            rival_s = rival.service.speeds.compared_s(job.order)
+            rival_s = rival.service.speeds.likely_s(job.order)
             if rival is worker or rival_s is None or rival_s >= soonest:
                 continue
             if rival.worker_id == job.avoid or rival.worker_id in job.barred or rival.on_probation:
@@ -161,7 +161,7 @@ class Scheduler:
         if not idle:
             return min(fitting, key=lambda pair: (pair[0], pair[1].service.share))[1]
         able = [worker for worker in idle if worker.worker_id != job.avoid] or idle
-        times = [worker.service.speeds.compared_s(job.order) for worker in able]
+        times = [worker.service.speeds.likely_s(job.order) for worker in able]
         known = [time for time in times if time is not None]
         if known:
             bound = max(min(known) * SPEED_TIE_RATIO, min(known) + SPEED_TIE_S)

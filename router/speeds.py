@@ -2,9 +2,10 @@
 
 Pure. A speed belongs to (model, drawn pixels). A job with a second pass for its negative prompt takes twice
 as long a step, so that steps are learned and told per pass. A size that was never drawn is guessed from the
-nearest one of its model, by pixels; a guess serves outlooks and shares, and decides nothing.
+nearest one of its model, by pixels; a guess serves outlooks, shares and the choice of a GPU, and refuses nothing.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,7 +13,7 @@ from common.messages import JobOrder, Timings
 
 NEWEST_WEIGHT = 0.3
 SPEEDS_PER_WORKER_MAX = 64
-JOBS_TO_COMPARE = 3  # drawn at one size before its speed is held against another GPU's: the first are often slow
+JOBS_TO_COMPARE = 3  # drawn before a GPU's speed is held against another's: the first are often slow
 UNKNOWN_PASS_S_PER_MPIXEL = 0.2  # what a model counts of which nothing is known
 
 
@@ -64,6 +65,7 @@ class Speeds:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], Speed] = {}
+        self._drawn: Counter[str] = Counter()  # jobs by model
         self.last_step_s = 0.0  # as learned for the size drawn last; 0: unknown
 
     # --- learning ------------------------------------------------------------------------------
@@ -78,6 +80,7 @@ class Speeds:
         """The whole job took so long."""
         speed = self._speed(order)
         speed.jobs += 1
+        self._drawn[order.model] += 1
         speed.head_s = _blend(speed.head_s, timings.encode_s)
         speed.tail_s = _blend(speed.tail_s, timings.decode_s + timings.save_s)
         if speed.pass_s is None and timings.denoise_s > 0:
@@ -119,6 +122,13 @@ class Speeds:
         """`job_s`, where it rests on enough jobs to choose a GPU by."""
         speed = self._known.get(_key(order))
         return speed.job_s(order) if speed is not None and speed.jobs >= JOBS_TO_COMPARE else None
+
+    def likely_s(self, order: JobOrder) -> float | None:
+        """The same, where enough jobs of its model were drawn here; a size drawn seldom or never may be guessed."""
+        if self._drawn[order.model] < JOBS_TO_COMPARE:
+            return None
+        speed = self.learned(order) or self.guessed(order)
+        return None if speed is None else speed.job_s(order)
 
     def remaining_s(self, order: JobOrder, step: int, since_s: float) -> float | None:
         """How long a running job still takes, `since_s` seconds after its step number `step` was done; as learned."""
