@@ -1,7 +1,7 @@
 """Nothing accepted is lost: a whole GenServe of real processes, clients that insist, and trouble by the hundred.
 
-    python -m bench.chaos [--jobs 1000] [--clients 20] [--faults 110] [--minutes 8] [--seed 1] [--stops 5 30]
-    python -m bench.chaos --rolling [--rounds 2] [--jobs 300] [--minutes 2]
+    python -m bench.chaos [--jobs 1000] [--clients 20] [--faults 110] [--minutes 6] [--seed 1] [--stops 5 30]
+    python -m bench.chaos --rolling [--jobs 1000] [--minutes 6] [--seed 1]
 
 Starts a router with its journal on a small disk, three GPU daemons with no-op engines of unequal speed and a
 gateway, keeps them running, and lets clients order pictures over HTTP and raw ZeroMQ while processes are
@@ -55,7 +55,7 @@ class Run:
         load = Load(self.fleet, orders, self.ledger, seed=self.args.seed)
         news = asyncio.create_task(self._tell(load))
         try:
-            await (self._roll() if self.args.rolling else self._rage(over_s))
+            await (self._roll(over_s) if self.args.rolling else self._rage(over_s))
             await self.fleet.ready()
             await load.settle(self.args.settle_s + max(0.0, orders[-1].at_s - over_s))
             await ask_again(self.fleet, self.ledger, self.verdict)
@@ -65,6 +65,8 @@ class Run:
             await load.close()
         if not self.args.rolling:
             await self._drill()
+        lives = ", ".join(f"{part.name} {part.lives}" for part in self.fleet.parts.values())
+        self.notes.append(f"Processes started: {lives}. The router's disk: {self.fleet.disk.how}.")
         self.verdict.faults += await self.fleet.stop()
         read_logs(self.fleet, self.verdict)
         records = read_journal(self.fleet.state_dir)
@@ -79,12 +81,11 @@ class Run:
         self.verdict.faults += storm.went_wrong
         if storm.router_back_s:
             self.times_s[IN_STORM] = storm.router_back_s
-        self.notes.append(f"The disk that was full was {self.fleet.disk.how}.")
 
-    async def _roll(self) -> None:
+    async def _roll(self, over_s: float) -> None:
         rolling = Rolling(self.fleet)
         self.storm, self.times_s = rolling.faults, rolling.times_s
-        await rolling.run(self.args.rounds)
+        await rolling.run(over_s)
 
     async def _drill(self) -> None:
         drills = Drills(self.fleet)
@@ -124,8 +125,9 @@ async def run(args: argparse.Namespace, folder: Path) -> int:
         await this.go()
     finally:
         await fleet.close()
-    what = f"{args.rounds} rolling restarts" if args.rolling else f"{len(this.storm)} troubles"
-    title = f"{what}, {args.jobs} jobs of {args.clients} clients, seed {args.seed}, {monotonic_s() - began:.0f} s"
+    trouble = f"{len(this.storm)} {'restarts' if args.rolling else 'troubles'}"
+    took_s = monotonic_s() - began
+    title = f"{trouble}, {args.jobs} jobs of {args.clients} clients, seed {args.seed}, {took_s:.0f} s"
     show(
         title=title,
         ledger=this.ledger,
@@ -142,11 +144,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rolling", action="store_true", help="restart every part in order, and nothing else")
-    parser.add_argument("--rounds", type=int, default=2, help="of rolling restarts")
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--clients", type=int, default=20, help="half of them raw")
     parser.add_argument("--faults", type=int, default=110)
-    parser.add_argument("--minutes", type=float, default=8.0, help="over which jobs and troubles are spread")
+    parser.add_argument("--minutes", type=float, default=6.0, help="over which jobs and troubles are spread")
     parser.add_argument("--stops", type=float, nargs="+", default=[5.0, 30.0], help="seconds of each SIGSTOP")
     parser.add_argument("--drills", type=int, default=3, help="of each kind of recovery, timed in calm")
     parser.add_argument("--settle-s", type=float, default=120.0, help="seconds after the last trouble")

@@ -23,7 +23,7 @@ ROUTER_BACK, ENGINE_KILLED, HOST_KILLED, HOST_FROZEN = (
     "job of a frozen host running elsewhere",
 )
 LIMITS_S = {ROUTER_BACK: 5.0, ENGINE_KILLED: 3.0, HOST_KILLED: 12.0, HOST_FROZEN: 12.0}
-JOB_STEPS = 25  # some seconds on any GPU: it still runs when its engine is taken away
+JOB_STEPS = 30  # some seconds on any GPU: it still runs when its engine is taken away
 ENDED_WITHIN_S = 60.0
 LOOK_S = 0.05
 

@@ -18,7 +18,7 @@ from bench.chaos.proxy import Connection, Proxy, Way
 from common.clock import monotonic_s, wall_s
 from common.process import EXIT_IOERR
 
-AT_ONCE_MAX = 4  # troubles at one time
+AT_ONCE_MAX = 6  # troubles at one time
 HALF_OPEN_S = (2.0, 12.0)
 SLOW_S = (3.0, 12.0)
 DISK_FULL_S = (3.0, 8.0)
@@ -70,16 +70,15 @@ class Storm:
 
     async def rage(self, count: int, over_s: float) -> None:
         """`count` troubles spread over `over_s` or, where they last long, a little more; until they are over."""
-        deck = self._deck(count)
-        gap_s = over_s / max(1, count)
+        began, moments = monotonic_s(), sorted(self._rng.uniform(0, over_s) for _ in range(count))
         async with asyncio.TaskGroup() as group:
-            for kind in deck:
-                await asyncio.sleep(self._rng.uniform(0, 2 * gap_s))
+            for kind, at_s in zip(self._deck(count), moments, strict=True):
+                await asyncio.sleep(max(0.0, began + at_s - monotonic_s()))
                 await self._room.acquire()
                 group.create_task(self._one(kind))
 
     def _deck(self, count: int) -> list[str]:
-        """Every kind as often as any other, in a random order; long ones not at the end."""
+        """Every kind as often as any other, in a random order."""
         deck: list[str] = []
         while len(deck) < count:
             deck += self._rng.sample(list(self.kinds), len(self.kinds))

@@ -20,7 +20,7 @@ from common.messages import ClientMessage, Message, Ping, StatusQuery, StatusRep
 from common.sockets import FRAME_BYTES_MAX
 from genserve.parts import Part
 
-STEP_S = (0.1, 0.2, 0.3)  # of the GPUs' engines: they are unequal
+STEP_S = (0.08, 0.15, 0.25)  # of the GPUs' engines: they are unequal
 STATE_DISK_MB = 64
 DISK_FREE_MIN_MB = 16
 RESERVE_MB = 4
@@ -85,11 +85,13 @@ class Fleet:
         self.parts[name] = Kept(Part(name, arguments, STOP_S), env, self.folder)
 
     async def ready(self, within_s: float = READY_WITHIN_S) -> None:
-        """Until every GPU is ready for jobs. Raises TimeoutError."""
+        """Until every GPU is ready for jobs and the gateway listens. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
             while True:
-                with suppress(TimeoutError):
+                with suppress(TimeoutError, ConnectionError):
                     status = await self.status()
+                    _, writer = await asyncio.open_connection("127.0.0.1", self._ports + 2)
+                    writer.close()
                     if sum(worker.state == "ready" for worker in status.workers) == len(STEP_S):
                         return
                 await asyncio.sleep(LOOK_S)

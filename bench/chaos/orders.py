@@ -11,7 +11,10 @@ from gpu_daemon.engine.noop import colour_of
 
 Door = Literal["http-jobs", "http-images", "raw"]
 DOORS: Sequence[Door] = ("http-jobs", "raw", "http-images", "raw")  # half of all clients are raw
-STEPS = (2, 6)
+STEPS = (2, 8)
+BURST_SHARE = 0.3  # of the orders come many at once, more than the queue has room for
+BURST_ORDERS = 100
+BURST_S = 1.0
 SIDES = (16, 32, 48, 64, 100, 333)
 CANCELLED_SHARE = 0.06
 HANGS_UP_SHARE = 0.15
@@ -54,7 +57,14 @@ def make_orders(jobs: int, clients: int, over_s: float, seed: int, *, calm: bool
     """`jobs` orders of `clients` clients, spread by chance over `over_s`. `calm`: nobody cancels or hurries."""
     rng = random.Random(f"orders {seed}")
     orders = []
-    for number, at_s in enumerate(sorted(rng.uniform(0, over_s) for _ in range(jobs))):
+    bursts = [rng.uniform(0, over_s - BURST_S) for _ in range(max(1, round(jobs * BURST_SHARE / BURST_ORDERS)))]
+    moments = [
+        rng.choice(bursts) + rng.uniform(0, BURST_S)
+        if rng.random() < BURST_SHARE and not calm
+        else rng.uniform(0, over_s)
+        for _ in range(jobs)
+    ]
+    for number, at_s in enumerate(sorted(moments)):
         client = rng.randrange(clients)
         door = DOORS[client % len(DOORS)]
         chance = 1.0 if calm else rng.random()

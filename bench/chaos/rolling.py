@@ -17,20 +17,24 @@ PAUSE_S = 1.0  # between two parts, as a careful operator would wait
 class Rolling:
     """Rounds over all parts."""
 
+    rounds = 0
+
     def __init__(self, fleet: Fleet) -> None:
         self.faults: list[Fault] = []
         self.times_s: dict[str, list[float]] = {}
         self._fleet = fleet
 
-    async def run(self, rounds: int) -> None:
-        """Daemons, router, gateway."""
-        for _ in range(rounds):
+    async def run(self, for_s: float) -> None:
+        """Daemons, router, gateway, and again until so many seconds have passed; the last round is completed."""
+        until_now = monotonic_s() + for_s
+        while monotonic_s() < until_now:
+            self.rounds += 1
             for part in (*self._fleet.daemons, self._fleet.parts["router"], self._fleet.parts["gateway"]):
                 await self._restart(part)
                 await asyncio.sleep(PAUSE_S)
 
     async def _restart(self, part: Kept) -> None:
-        what = part.name.partition("-")[0]
+        what = "daemon" if part in self._fleet.daemons else part.name
         fault, began = Fault(f"restart {what}", part.name, wall_s()), monotonic_s()
         self.faults.append(fault)
         lives = part.lives
