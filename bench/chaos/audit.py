@@ -149,6 +149,9 @@ def _explain(entry: Entry, history: Sequence[JobRecord], storm: Sequence[Fault],
             case JobFailed():
                 verdict.failed_codes[record.error.code] += 1
                 blamed.append((record.error.code, record.ended_at, worker))
+    begun = sum(isinstance(record, JobStarted) for record in history)
+    if begun > 1 + sum(isinstance(record, JobRequeued) for record in history):
+        verdict.faults.append(f"{entry.order.key} (job {history[0].job_id}): begun {begun} times without a cause")
     causes = []
     for code, at, where in blamed:
         if code == "deadline_exceeded" and entry.order.deadline_s and at >= deadline_at:

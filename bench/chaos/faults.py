@@ -1,6 +1,6 @@
 """The trouble: every kind of it, at random moments, by seed; each written down with its target and its time.
 
-No two troubles of one part overlap, but those of several parts do, as they please. What is stopped goes on,
+No two troubles of one process overlap, but those of several do, as they please. What is stopped goes on,
 what is filled is freed, what is killed is started again by its keeper: nothing is left broken on purpose.
 """
 
@@ -87,7 +87,7 @@ class Storm:
     async def _one(self, kind: str) -> None:
         try:
             await self.kinds[kind]()
-        except (TimeoutError, psutil.NoSuchProcess) as error:
+        except (TimeoutError, ProcessLookupError, psutil.NoSuchProcess) as error:
             self.went_wrong.append(f"{kind}: {type(error).__name__} {error}")
         finally:
             self._room.release()
@@ -124,7 +124,7 @@ class Storm:
 
     async def _kill_engine(self) -> None:
         part = self._daemon()
-        async with part.lock:
+        async with part.engine_lock:
             engine = await part.living_engine()
             fault = self._begin("kill -9 engine", part.name)
             engine.kill()
@@ -143,7 +143,7 @@ class Storm:
     def _stopping(self, what: str, seconds: float) -> Cause:
         async def stop() -> None:
             part = self._daemon() if what in ("daemon", "engine") else self._fleet.parts[what]
-            async with part.lock:
+            async with part.engine_lock if what == "engine" else part.lock:
                 process = await part.living_engine() if what == "engine" else psutil.Process(await part.alive())
                 fault = self._begin(f"SIGSTOP {seconds:g} s {what}", part.name)
                 process.suspend()

@@ -18,7 +18,7 @@ from bench.chaos.orders import Order
 ANSWER_TIMEOUT_S = 15.0  # of one quick request
 PICTURE_TIMEOUT_S = 60.0  # of one synchronous request; then it is repeated
 POLL_S = (0.4, 1.2)
-REPEAT_S = (0.1, 0.6)  # after a request that broke
+REPEAT_S = (0.2, 2.0)  # after a request that broke
 COME_BACK = (429, 503, 507)
 ENDS = {"done": DONE, "failed": FAILED, "cancelled": CANCELLED}
 Answer = tuple[int, Any, Mapping[str, str]]

@@ -31,7 +31,8 @@ class Kept:
     def __init__(self, part: Part, env: Mapping[str, str], folder: Path) -> None:
         self.part = part
         self.name = part.name
-        self.lock = asyncio.Lock()  # one trouble of this part at a time
+        self.lock = asyncio.Lock()  # one trouble of this process at a time
+        self.engine_lock = asyncio.Lock()  # and one of its engine, where it has one
         self.lives = 0
         self.surprises: list[str] = []  # ends that nobody asked for
         self.log_path = folder / f"{part.name}.log"
