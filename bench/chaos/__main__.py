@@ -66,9 +66,11 @@ class Run:
         if not self.args.rolling:
             await self._drill()
         lives = ", ".join(f"{part.name} {part.lives}" for part in self.fleet.parts.values())
-        self.notes.append(f"Processes started: {lives}. The router's disk: {self.fleet.disk.how}.")
         self.verdict.faults += await self.fleet.stop()
-        read_logs(self.fleet, self.verdict)
+        read_logs(self.fleet, self.storm, self.verdict)
+        self.notes += [f"Processes started: {lives}.", f"The router's disk: {self.fleet.disk.how}."]
+        if self.verdict.without_room:
+            self.notes.append(f"The router ended {self.verdict.without_room} times because its disk was full.")
         records = read_journal(self.fleet.state_dir)
         audit(records, self.ledger, self.storm, self.others, self.verdict)
         if self.args.rolling:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from bench.chaos.faults import Fault
+from bench.chaos.faults import DISK_FULL, Fault
 from bench.chaos.fleet import Fleet
 from bench.chaos.ledger import CANCELLED, DONE, FAILED, REFUSED, Entry, Ledger
 from common.messages import Cancelled, Failed, Fetch, JobReply, Message, Result
+from common.process import EXIT_IOERR
 from router.records import (
     JobAccepted,
     JobCancelled,
@@ -32,6 +33,7 @@ from router.sqlite_journal import SqliteJournal
 
 ENDS: Mapping[type[Record], str] = {JobDone: DONE, JobFailed: FAILED, JobCancelled: CANCELLED}
 RETURNED = "returned:"  # begins the reason of a job that its daemon gave back without having begun it
+NOTICED_S = 1.0  # so long after its end a process was seen to have ended
 AFTER_S = 20.0  # so long after a trouble has ended something may still follow from it
 BY_CHAOS = ("poison", "deadline_exceeded")  # reported apart
 LOG_FAULTS = ("Traceback (most recent call last)", '"router.bug"', '"session.fault"')
@@ -49,6 +51,7 @@ class Verdict:
     retried: Counter[str] = field(default_factory=Counter)  # times a job went back into the queue, by cause
     dispatches: int = 0
     starts: int = 0
+    without_room: int = 0  # times the router ended because its disk was full
     checked_again: int = 0  # ends asked for once more, on new connections
 
 
@@ -167,9 +170,17 @@ def _explain(entry: Entry, history: Sequence[JobRecord], storm: Sequence[Fault],
         verdict.failures.append(f"{entry.order.key}: {blamed[-1][0]}: {'; '.join(causes)}")
 
 
-def read_logs(fleet: Fleet, verdict: Verdict) -> None:
-    """Whatever the parts say of bugs of their own, and ends that nobody asked for."""
+def read_logs(fleet: Fleet, storm: Sequence[Fault], verdict: Verdict) -> None:
+    """Whatever the parts say of bugs of their own, and ends that nobody asked for.
+
+    A router that cannot write, not even from its reserve, must end: that is no fault while its disk is full.
+    """
     for part in fleet.parts.values():
-        verdict.faults += part.surprises
+        for status, at in part.surprises:
+            full = any(f.kind == DISK_FULL and f.began_at <= at <= f.ended_at + NOTICED_S for f in storm)
+            if status == EXIT_IOERR and full:
+                verdict.without_room += 1
+            else:
+                verdict.faults.append(f"{part.name} ended with status {status} at {at:.3f}, and nobody asked it to")
         found = part.log_lines(*LOG_FAULTS)
         verdict.faults += [f"{part.name}'s log: {line[:300]}" for line in found[:5]]

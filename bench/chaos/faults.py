@@ -16,8 +16,8 @@ from bench.chaos.fleet import Fleet
 from bench.chaos.parts import Kept
 from bench.chaos.proxy import Connection, Proxy, Way
 from common.clock import monotonic_s, wall_s
-from common.process import EXIT_IOERR
 
+DISK_FULL = "disk full"
 AT_ONCE_MAX = 6  # troubles at one time
 HALF_OPEN_S = (2.0, 12.0)
 SLOW_S = (3.0, 12.0)
@@ -55,7 +55,7 @@ class Storm:
             "kill -9 daemon": lambda: self._kill("kill -9 daemon", self._daemon()),
             "kill -9 engine": self._kill_engine,
             "kill -9 gateway": lambda: self._kill("kill -9 gateway", fleet.parts["gateway"]),
-            "disk full": self._fill_disk,
+            DISK_FULL: self._fill_disk,
             "SIGTERM router": lambda: self._terminate("SIGTERM router", fleet.parts["router"]),
             "SIGTERM daemon": lambda: self._terminate("SIGTERM daemon", self._daemon()),
             "SIGTERM gateway": lambda: self._terminate("SIGTERM gateway", fleet.parts["gateway"]),
@@ -160,13 +160,11 @@ class Storm:
         router = self._fleet.parts["router"]
         async with self._links["disk"]:
             pid = await router.alive()
-            fault = self._begin("disk full", "disk")
-            router.may_end_with(EXIT_IOERR)  # where the reserve is not enough
+            fault = self._begin(DISK_FULL, "disk")
             self._fleet.disk.fill(pid)
             try:
                 await asyncio.sleep(self._rng.uniform(*DISK_FULL_S))
             finally:
-                router.may_end_with(EXIT_IOERR)
                 self._fleet.disk.free(pid)
                 fault.ended_at = wall_s()
 

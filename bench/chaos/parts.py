@@ -34,7 +34,7 @@ class Kept:
         self.lock = asyncio.Lock()  # one trouble of this process at a time
         self.engine_lock = asyncio.Lock()  # and one of its engine, where it has one
         self.lives = 0
-        self.surprises: list[str] = []  # ends that nobody asked for
+        self.surprises: list[tuple[int, float]] = []  # ends that nobody asked for: (status, wall seconds)
         self.log_path = folder / f"{part.name}.log"
         self._env = dict(env)
         self._process: asyncio.subprocess.Process | None = None
@@ -66,9 +66,8 @@ class Kept:
             self.lives += 1
             status = await self._process.wait()
             if status not in self._expected:
-                self.surprises.append(f"{self.name} ended with status {status} at {wall_s():.3f}")
-            if status == EXIT_CONFIG:
-                self.surprises.append(f"{self.name} cannot start any more: see {self.log_path}")
+                self.surprises.append((status, wall_s()))
+            if status == EXIT_CONFIG:  # a person must mend something first
                 return
             await asyncio.sleep(RESTART_S)
 
