@@ -223,3 +223,4 @@ class Broker:
 
     def _replayed(self, event: Replayed) -> None:
         replay(self._state, event.records)
+        self._state.fleet.begin(self._state.now)

@@ -279,13 +279,17 @@ class Fleet:
 
     # --- whether they live ---------------------------------------------------------------------
 
-    def tick(self, now: float) -> tuple[list[Worker], list[Worker]]:
-        """Those newly (suspect, dead).
+    def slept(self, now: float) -> bool:
+        """Is a tick late by more than `suspect_after_s`? The router itself was asleep then, and heard nobody."""
+        return self._ticked_now is not None and now - self._ticked_now > self._settings.suspect_after_s
 
-        Where this call comes late by more than `suspect_after_s`, the router itself was asleep and heard
-        nobody: every lease starts afresh.
-        """
-        late = self._ticked_now is not None and now - self._ticked_now > self._settings.suspect_after_s
+    def begin(self, now: float) -> None:
+        """From here on a tick may be late."""
+        self._ticked_now = now
+
+    def tick(self, now: float) -> tuple[list[Worker], list[Worker]]:
+        """Those newly (suspect, dead). Where the router has slept, every lease starts afresh."""
+        late = self.slept(now)
         self._ticked_now = now
         suspects, dead = [], []
         for worker in self.workers.values():

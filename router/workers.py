@@ -272,6 +272,8 @@ class Workers:
     def tick(self) -> None:
         """Who has fallen silent, and what became of the jobs of those who never came back."""
         state = self._state
+        if state.fleet.slept(state.now):
+            state.orphans.update(dict.fromkeys(state.orphans, state.now + state.settings.dead_after_s))
         suspects, dead = state.fleet.tick(state.now)
         for worker in suspects:
             silent_s = round(state.now - worker.heard_now, 1)

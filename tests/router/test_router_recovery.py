@@ -67,6 +67,26 @@ def test_what_its_daemon_no_longer_holds_is_requeued_when_it_registers() -> None
     assert (new.state(job), new.job(job).attempts) == ("queued", 1)
 
 
+def test_a_router_that_sleeps_right_after_its_start_gives_daemons_their_ten_seconds_anew() -> None:
+    old = Rig()
+    worker = old.worker("w")
+    job = old.submit()
+    token = old.job(job).token
+    worker.started(token)
+    for before in (0.0, 5.0):  # the very first tick comes late, or a later one
+        new = _restart(old)
+        if before:
+            new.tick(before)
+        new.tick(30.0, step=30.0)
+        assert new.state(job) == "running"
+        new.tick(9.5)
+        assert new.state(job) == "running"
+        (welcome,) = _again(worker, new).register(HeldToken(token=token, stage="running"))
+        assert isinstance(welcome, Welcome)
+        assert welcome.keep == (token,)
+        assert new.job(job).attempts == 0
+
+
 def test_a_daemon_that_does_not_come_back_is_given_ten_seconds() -> None:
     old = Rig()
     worker = old.worker("w")

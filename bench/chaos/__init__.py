@@ -1,0 +1,1 @@
+"""Real processes under trouble: nothing accepted is lost."""
