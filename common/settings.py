@@ -62,7 +62,7 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     worker_endpoint: Annotated[Endpoint, _of("where GPU daemons connect")] = "tcp://127.0.0.1:12413"
     state_dir: Annotated[
         str,
-        _of("folder of the journal and the pictures; empty: $STATE_DIRECTORY, else ~/.local/state/genserve/PORT"),
+        _of("folder of the journal and pictures; empty: $STATE_DIRECTORY, else ~/.local/state/genserve/CLIENT_PORT"),
     ] = ""
     journal: Annotated[
         Literal["sqlite", "memory"], _of("where accepted jobs are kept; memory: a restart forgets them")
@@ -86,7 +86,7 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     job_deadline_s: Annotated[float, _of("seconds from acceptance after which a job fails", **_positive_s)] = 3600.0
     attempts_max: Annotated[int, _of("times a job is started before it fails for good", ge=1, le=100)] = 3
     retry_backoff_s: Annotated[float, _of("wait before a job's second retry; doubles", ge=0, le=3600)] = 2.0
-    result_ttl_s: Annotated[float, _of("seconds an ended job and its picture are kept", **_positive_s)] = 3600.0
+    result_ttl_s: Annotated[float, _of("seconds an ended job and its picture are kept", **_positive_s)] = 86_400.0
     results_mb_max: Annotated[int, _of("MiB of pictures kept; the oldest go first", ge=64, le=10**9)] = 1024
     ended_jobs_max: Annotated[int, _of("ended jobs remembered; the oldest go first", ge=1, le=10**8)] = 20_000
     dead_letter_ttl_s: Annotated[float, _of("seconds a poison job is kept for a look", **_positive_s)] = 604_800.0

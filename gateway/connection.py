@@ -7,6 +7,7 @@ limit; how long a body may take is held where bodies are read, in context.py.
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 
@@ -66,7 +67,7 @@ class Connection(web.RequestHandler):
                 return await super().finish_response(request, resp, start_time)
         except TimeoutError:
             get_logger().warning("http.unread", peer=request.remote, send_timeout_s=self._send_timeout_s)
-            if isinstance(self.transport, asyncio.Transport):
+            if self.transport is not None:
                 self.transport.abort()  # close() would wait until the rest is read
             return resp, True
 
@@ -80,9 +81,8 @@ class TurnedAway(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give it a moment to ask: some clients overlook an answer that comes before the question."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._end = asyncio.get_running_loop().call_later(TURNED_AWAY_S, transport.abort)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        self._end = asyncio.get_running_loop().call_later(TURNED_AWAY_S, self._transport.abort)
         get_logger().warning("http.connections_full", connections_max=self._connections_max)
 
     def data_received(self, _data: bytes) -> None:

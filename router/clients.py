@@ -88,7 +88,9 @@ class Clients:
         job = self._state.jobs.get(known.job_id)
         if job is None:
             raise GenServeError(
-                "not_found", f"the job {known.job_id} of this key has ended and is no longer kept", param="key"
+                "not_found",
+                f"the job {known.job_id} of this key has ended and is no longer kept; use a new key",
+                param="key",
             )
         return job
 
@@ -134,7 +136,11 @@ class Clients:
         if not state.fleet.serving(order.model):
             notes = (*notes, note_unserved(state.cards[order.model]))
             state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
-        allowed_s = min(deadline_s or state.settings.job_deadline_s, state.settings.job_deadline_s)
+        longest_s = state.settings.job_deadline_s
+        allowed_s = min(deadline_s or longest_s, longest_s)
+        if deadline_s is not None and deadline_s > longest_s:
+            text = f"no job may take longer than {longest_s:g} s (router.job_deadline_s); deadline_s was {deadline_s:g}"
+            notes = (*notes, Note(code="deadline_cut", message=text))
         job = Job(
             job_id=job_id,
             owner=OWNER,

@@ -122,6 +122,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
         default_model=state.default_model,
         stats=_stats(state, plan),
         limits=_limits(state),
+        storage_full=state.storage_full,
     )
 
 

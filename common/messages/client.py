@@ -186,6 +186,7 @@ class StatusReply(Message, frozen=True, kw_only=True):
     default_model: str  # '' until one is known
     stats: RouterStats
     limits: RouterLimits
+    storage_full: str = ""  # why no new job is taken: the router's disk; '': there is room
 
 
 class ErrorReply(Message, frozen=True, kw_only=True):

@@ -159,6 +159,8 @@ def health_view(status: StatusReply | None, problem: str) -> dict[str, Any]:
         reasons.append("no GPU daemon is registered")
     elif not ready:
         reasons += [f"{key} is {w.state}{': ' + w.detail if w.detail else ''}" for key, w in workers]
+    if status is not None and status.storage_full:
+        reasons.append(f"no new jobs are taken: {status.storage_full}")
     return {
         "status": "unhealthy" if reasons else "healthy",
         "reasons": reasons,

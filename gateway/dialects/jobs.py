@@ -99,7 +99,9 @@ def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[st
 
 def not_finished(job: JobView) -> HttpError:
     """The picture of a job is asked for that has not ended: when to come back."""
-    where = f"at step {job.step} of {job.steps}" if job.state == "running" else f"number {job.position} in the queue"
+    where = f"number {job.position} in the queue" if job.position else "about to start"
+    if job.state == "running":
+        where = f"at step {job.step} of {job.steps}"
     return HttpError(
         409,
         f"the job {job.job_id} is {job.state}, {where}: there is no picture yet",

@@ -307,3 +307,10 @@ def test_one_ready_worker_is_health() -> None:
     view = fleet.health_view(status(workers), "")
     assert (view["status"], view["reasons"], view["workers_ready"]) == ("healthy", [], 1)
     assert fleet.health_view(None, "no answer")["reasons"] == ["no answer"]
+
+
+def test_a_full_disk_is_not_health() -> None:
+    full = structs.replace(status((worker("cuda:0"),)), storage_full="3 MiB are free on the router's disk")
+    view = fleet.health_view(full, "")
+    assert view["status"] == "unhealthy"
+    assert view["reasons"] == ["no new jobs are taken: 3 MiB are free on the router's disk"]

@@ -6,9 +6,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+import uvloop
 from structlog.testing import capture_logs
 
 from common.messages import Submit
+from gateway.connection import TurnedAway
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter
 
@@ -115,3 +117,21 @@ class TestConnections:
                 assert await asyncio.wait_for(silent.read(), 10) == b""  # it asks nothing and is closed
         await until(lambda: not manager.connections, "those who went away to make room")
         assert (await door.get("/health/live"))[0] == 200
+
+
+def test_uvloops_transports_are_turned_away_as_well() -> None:
+    """The gateway runs on uvloop, whose transports are asyncio's in all but name."""
+
+    async def meet() -> bytes:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: TurnedAway(3), "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            try:
+                return await reader.read()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    assert uvloop.run(meet()).startswith(b"HTTP/1.1 503 ")

@@ -181,3 +181,11 @@ def test_a_heap_of_deadlines_stays_small() -> None:
     deadlines.check()
     assert [job.sequence for job in deadlines.due(995.0)] == [990, 991, 992, 993, 994, 995]
     assert [job.sequence for job in deadlines.due(2000.0)] == [996, 997, 998, 999]
+
+
+def test_a_deadline_beyond_the_longest_is_cut_and_said_so(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(job_deadline_s=60.0)
+    rig.worker()
+    job = rig.job(rig.submit(deadline_s=1000.0))
+    assert job.deadline_at == pytest.approx(job.created_at + 60.0)
+    assert [note.code for note in job.notes] == ["deadline_cut"]
