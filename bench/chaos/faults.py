@@ -16,6 +16,7 @@ from bench.chaos.fleet import Fleet
 from bench.chaos.parts import Kept
 from bench.chaos.proxy import Connection, Proxy, Way
 from common.clock import monotonic_s, wall_s
+from common.messages import WorkerView
 
 DISK_FULL = "disk full"
 AT_ONCE_MAX = 6  # troubles at one time
@@ -24,6 +25,9 @@ SLOW_S = (3.0, 12.0)
 DISK_FULL_S = (3.0, 8.0)
 AFTER_KILL_S = (0.0, 3.0)  # before the next trouble of the same part
 BACK_WITHIN_S = 60.0
+POISON_ENGINES = 2
+POISON_WITHIN_S = 10.0
+LOOK_S = 0.02
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Storm:
             "kill -9 router": self._kill_router,
             "kill -9 daemon": lambda: self._kill("kill -9 daemon", self._daemon()),
             "kill -9 engine": self._kill_engine,
+            "kill -9 engines of a job": self._poison,
             "kill -9 gateway": lambda: self._kill("kill -9 gateway", fleet.parts["gateway"]),
             DISK_FULL: self._fill_disk,
             "SIGTERM router": lambda: self._terminate("SIGTERM router", fleet.parts["router"]),
@@ -129,6 +134,30 @@ class Storm:
             fault = self._begin("kill -9 engine", part.name)
             engine.kill()
             fault.ended_at = wall_s()
+
+    async def _poison(self) -> None:
+        """The engine that draws a job, and then the one that draws it again."""
+        job_id = ""
+        for _ in range(POISON_ENGINES):
+            try:
+                async with asyncio.timeout(POISON_WITHIN_S):
+                    worker = await self._drawing(job_id)
+            except TimeoutError:  # nobody draws it, or no router tells who
+                return
+            job_id, part = worker.job_id, self._fleet.parts[worker.worker_id]
+            async with part.engine_lock:
+                engine = await part.living_engine()
+                fault = self._begin("kill -9 engines of a job", part.name)
+                engine.kill()
+                fault.ended_at = wall_s()
+
+    async def _drawing(self, job_id: str) -> WorkerView:
+        """Who draws this job, or where it is '' the one that still has most to do. Raises TimeoutError."""
+        while True:
+            busy = [w for w in (await self._fleet.status()).workers if w.busy and job_id in ("", w.job_id)]
+            if busy:
+                return max(busy, key=lambda w: w.steps - w.step)
+            await asyncio.sleep(LOOK_S)
 
     async def _terminate(self, kind: str, part: Kept) -> None:
         async with part.lock:
