@@ -22,6 +22,7 @@ from gateway.link import RouterLink
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
 STATUS_PAGES_MAX = 1000
 CHARSETS = frozenset({"utf-8", "utf8"})
+PLAIN_JSON = "send plain JSON in UTF-8 with the header Content-Type: application/json"
 CLIENT_LABEL_CHARS_MAX = 128
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -115,14 +116,24 @@ async def read_json_body(request: web.Request) -> bytes:
     """
     encoding = request.headers.get("Content-Encoding", "identity").lower()
     if encoding != "identity":  # a body is short anyway, and one that unpacks to gigabytes is no risk then
-        raise HttpError(415, f"the body must not be compressed ({encoding[:40]})", param="Content-Encoding")
+        raise HttpError(
+            415, f"the body must not be compressed ({encoding[:40]})", param="Content-Encoding", next_step=PLAIN_JSON
+        )
     kind = request.content_type
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         raise HttpError(
-            415, f"the body must be JSON: send Content-Type: application/json, not {kind}", param="Content-Type"
+            415,
+            f"the body must be JSON: send Content-Type: application/json, not {kind}",
+            param="Content-Type",
+            next_step=PLAIN_JSON,
         )
     if request.charset is not None and request.charset.lower() not in CHARSETS:
-        raise HttpError(415, f"the body must be JSON in UTF-8, not in {request.charset[:40]}", param="Content-Type")
+        raise HttpError(
+            415,
+            f"the body must be JSON in UTF-8, not in {request.charset[:40]}",
+            param="Content-Type",
+            next_step=PLAIN_JSON,
+        )
     return await request.app[GATEWAY].body(request)
 
 

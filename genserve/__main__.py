@@ -215,7 +215,9 @@ def generate(
         ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Pixels; auto is the model's own size.")] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps. \\[default: the model's]")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="<int>", help="Denoising steps. \\[default: the model's]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture. \\[default: random]")] = None,
     model: Annotated[str | None, typer.Option(help="One of `genserve status`. \\[default: the router's]")] = None,
     guidance: Annotated[
