@@ -183,6 +183,34 @@ def test_a_router_that_is_killed_is_waited_for(noop: Service) -> None:
     assert _submit(noop, SHORT, "in-the-outage")[1]["id"] == job["id"]
 
 
+def test_a_damaged_picture_is_never_given_as_good(noop: Service) -> None:
+    _, job = _submit(noop, SHORT, "damaged")
+    _until(noop, job["id"], "done")
+    before, _ = _image(noop, job["id"])
+    [path] = (noop.state_dir / "pictures" / job["id"][:2]).glob(f"{job['id']}.*")
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    status, answer = noop.get(f"{JOBS}/{job['id']}/image")
+    assert (status, answer["error"]["code"]) == (500, "journal_failed")
+    assert f"the picture of job {job['id']} is damaged on the router's disk" in answer["error"]["message"]
+    assert noop.events("picture.damaged")[-1]["job_id"] == job["id"]
+    path.write_bytes(before)
+    assert _image(noop, job["id"])[0] == before
+
+
+def test_a_synchronous_request_repeated_for_a_damaged_picture_is_told(noop: Service) -> None:
+    headers = {"Idempotency-Key": "damaged, synchronous"}
+    status, _, _ = noop.post(IMAGES, SHORT, headers=headers)
+    assert status == 200
+    job_id = _accepted(noop)[-1]
+    [path] = (noop.state_dir / "pictures" / job_id[:2]).glob(f"{job_id}.*")
+    path.write_bytes(bytes(path.stat().st_size))
+    status, answer, _ = noop.post(IMAGES, SHORT, headers=headers)
+    assert (status, answer["error"]["code"]) == (500, "journal_failed")
+    assert "with a new key" in answer["error"]["message"]
+    status, _, _ = noop.post(IMAGES, SHORT, headers={"Idempotency-Key": "damaged, a new key"})
+    assert status == 200
+
+
 def _is_drawn(service: Service, job_id: str, attempt: int) -> bool:
     job = _job(service, job_id)
     return job["attempts"] == attempt and job["step"] >= 1
