@@ -217,7 +217,8 @@ def _is_drawn(service: Service, job_id: str, attempt: int) -> bool:
 
 
 def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
-    _, job = _submit(noop, {**LONG, "num_inference_steps": 60})
+    body = {**LONG, "num_inference_steps": 60}
+    _, job = _submit(noop, body, "poison")
     for death in (1, 2):
         wait_for(f"step of attempt {death}", partial(_is_drawn, noop, job["id"], death))
         [engine] = noop.processes("genserve engine")
@@ -230,6 +231,13 @@ def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
     new_id = _genserve(noop, "requeue", job["id"]).strip()
     assert new_id != job["id"]
     assert "No job was given up" in _genserve(noop, "dead-letters")
+    former = _job(noop, job["id"])
+    assert former["history"][-1]["event"] == "requeued_as"
+    assert former["history"][-1]["detail"] == new_id
+    assert {**former, "history": failed["history"]} == failed
+    status, repeated = _submit(noop, body, "poison")
+    assert (status, repeated["id"]) == (200, job["id"])
+    assert new_id in _genserve(noop, "jobs", "show", job["id"])
     wait_for("running job", lambda: _job(noop, new_id)["state"] == "running")
     assert "is cancelled" in _genserve(noop, "jobs", "cancel", new_id)
     assert _job(noop, new_id)["state"] == "cancelled"
