@@ -277,6 +277,9 @@ class RouterLink:
                 self._end(message.rid, error)
             else:
                 self._on_lost(submission.job_id)
+        elif submission is not None and submission.job_id:  # it has ended, and its picture cannot be given
+            self._log.error("picture.refused", job_id=submission.job_id, code=message.code, error=message.message)
+            self._end(message.rid, error)
         else:
             self._log.error("router.refused", rid=message.rid, code=message.code, error=message.message)
             self._end(message.rid, GenServeError("internal", "the router could not read the job"))

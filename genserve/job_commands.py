@@ -38,7 +38,8 @@ def dead_letters(*, as_json: AsJson = False, router_: Router = None) -> None:
 def requeue(job_id: JobId, *, router_: Router = None) -> None:
     """Draw a job of `genserve dead-letters` after all; prints the new job's id.
 
-    For when what was wrong has been mended. The old job leaves the list.
+    For when what was wrong has been mended. The old job leaves the list; it stays failed, under its id and its key,
+    as long as any other result, and its history names the new one.
     """
     from genserve.jobs import requeue as run  # noqa: PLC0415  # keeps --help quick
 

@@ -22,7 +22,7 @@ from genserve.client import Client
 from genserve.status import seconds
 
 STATE_STYLES = {"queued": "cyan", "running": "cyan", "done": "green", "failed": "bold red", "cancelled": "yellow"}
-EVENT_STYLES = {**STATE_STYLES, "requeued": "yellow"}
+EVENT_STYLES = {**STATE_STYLES, "requeued": "yellow", "requeued_as": "yellow"}
 BAR = 20  # characters
 
 

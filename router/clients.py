@@ -98,14 +98,15 @@ class Clients:
         state = self._state
         dead = state.dead.get(message.job_id)
         if dead is None or dead.owner != OWNER:
-            raise GenServeError(
-                "not_found", f"{message.job_id} is none of the poison jobs that are kept", param="job_id"
-            )
+            text = f"{message.job_id} is none of the poison jobs that are kept"
+            former = state.jobs.get(message.job_id)
+            if former is not None and former.owner == OWNER and former.revived_as:
+                text = f"the job {former.job_id} is drawn anew already: it became the job {former.revived_as}"
+            raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
         job = self._admit(job_id, dead.order, dead.notes, allowed_s)
-        state.log("info", "job.revived", job_id=job.job_id, former=dead.job_id)
-        self._lifecycle.forget(dead)
+        self._lifecycle.revive(dead, job)
         return job
 
     def _new_job(self, submit: Submit, event: Submitted) -> Job:

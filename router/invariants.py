@@ -44,12 +44,13 @@ def _check_sets(state: RouterState) -> None:
             elif job.state is JobState.FAILED:
                 assert job.picture is None, job
                 assert job.error is not None, job
-                assert poison == (job.error.code == "poison"), job
+                assert poison == (job.error.code == "poison" and not job.revived_as), job
             else:
                 assert job.state is JobState.CANCELLED, job
                 assert job.picture is None, job
                 assert job.error is None, job
                 assert not poison, job
+            assert not job.revived_as or (job.error is not None and job.error.code == "poison"), job
     for job_id in state.watches.jobs():
         assert job_id in state.live, f"ended job {job_id} is watched"
 
@@ -59,6 +60,7 @@ def _check_live(state: RouterState, job: Job) -> None:
     assert state.jobs.get(job.job_id) is job, job
     assert not job.ended, job
     assert job.error is None, job
+    assert not job.revived_as, job
     assert (job.picture is not None) == (job.state is JobState.STORING), job
     assert 0 <= job.settled <= job.dispatch, job
     assert job.state is JobState.QUEUED or job.holds(job.dispatch), job

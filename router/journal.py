@@ -67,7 +67,10 @@ class Journal(Protocol):
         """A descriptor that polls readable while `stored` has something to tell."""
 
     def fetch(self, job_id: str) -> Sequence[zmq.Frame] | None:
-        """The picture of a job, as it was stored; None where there is none."""
+        """The picture of a job, as it was stored; None where there is none.
+
+        Raises GenServeError, made for the client, where there is one that cannot be given as it was stored.
+        """
 
     def drop(self, job_id: str) -> None:
         """Forget this job's picture, if there is one."""

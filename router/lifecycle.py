@@ -27,6 +27,7 @@ from router.records import (
     JobFailed,
     JobForgotten,
     JobRequeued,
+    JobRevived,
     JobStarted,
 )
 from router.retry import GiveUp, Retry, after_failure, after_return
@@ -275,6 +276,15 @@ class Lifecycle:
         self._state.write_down(job, JobCancelled(job_id=job.job_id, ended_at=job.ended_at))
         self._log_end("info", "job.cancelled", job)
         self._teller.end(job)
+
+    def revive(self, dead: Job, anew: Job) -> None:
+        """A dead letter is drawn anew as another job: it stays as it ended, like any other that has failed."""
+        state = self._state
+        del state.dead[dead.job_id]
+        dead.revived_as = anew.job_id
+        state.file(dead)
+        state.write_down(dead, JobRevived(job_id=dead.job_id, as_job_id=anew.job_id, at=state.wall))
+        state.log("info", "job.revived", job_id=anew.job_id, former=dead.job_id)
 
     def forget(self, job: Job) -> None:
         """Keep nothing of an ended job."""

@@ -232,15 +232,19 @@ class Loop:
             case Stop():
                 self._running = False
 
+    def _picture(self, job_id: str) -> Sequence[zmq.Frame]:
+        found = self._journal.fetch(job_id)
+        if found is None:
+            raise GenServeError("not_found", f"the picture of job {job_id} is no longer kept")
+        return found
+
     def _send(self, side: Side, peer: bytes, message: Message, picture_of: str = "") -> None:
         payload: Sequence[Any] = ()
         if picture_of:
-            found = self._journal.fetch(picture_of)
-            if found is None:
-                text = f"the picture of job {picture_of} is no longer kept"
-                message = ErrorReply(rid=getattr(message, "rid", ""), code="not_found", message=text)
-            else:
-                payload = found
+            try:
+                payload = self._picture(picture_of)
+            except GenServeError as error:
+                message = ErrorReply(rid=getattr(message, "rid", ""), code=error.code, message=error.message)
         try:
             frames = encode(message, payload)
         except ProtocolError as error:

@@ -1,10 +1,11 @@
 """Pictures as files: pictures/ab/ab….7 is the picture of job ab…, drawn by its dispatch number 7.
 
 Written by a few threads to a temporary file beside its final name, synced, renamed, the folder synced: then
-it is there for good, and never changes. It knows nothing of records; which pictures must be there, and which
-may go, it is told.
+it is there for good, and never changes: what is read again is held to its SHA-256. It knows nothing of records;
+which pictures must be there, and which may go, it is told.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +28,20 @@ _NAME = re.compile(r"[0-9a-f]{32}\.\d+(\.tmp)?")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A picture that is kept: by which dispatch it was drawn, and the sizes of the frames that it came in."""
+    """A picture that is kept: by which dispatch it was drawn, the sizes of the frames that it came in, its digest."""
 
     dispatch: int
     parts: tuple[int, ...]
+    sha256: str
+
+
+class PictureDamaged(Exception):  # noqa: N818  # says what it is
+    """A kept picture whose file is not as it was written: `how` says what is wrong with the one at `path`."""
+
+    def __init__(self, path: Path, how: str) -> None:
+        super().__init__(f"{path} {how}")
+        self.path = path
+        self.how = how
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +59,18 @@ class Pictures:
         make_folder(folder)
         self._folder = folder
         self._kept = dict(kept)
-        self._parts: dict[Token, tuple[int, ...]] = {}  # of those being written
+        self._writing: dict[Token, Kept] = {}  # what they will be once they are written
         self._dropped: list[Path] = []
         self._beside: Beside[Written | None] = Beside(threads=THREADS, name="pictures")
 
     # --- at the start --------------------------------------------------------------------------
 
     def fault(self) -> tuple[str, str]:
-        """A job whose picture is not as it was kept, and how so; ('', '') where there is none."""
+        """A job whose picture is missing or of another length, and how so; ('', '') where there is none."""
         found = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in self._files()}
         for job_id, kept in self._kept.items():
-            path, size = self._path(job_id, kept.dispatch), sum(kept.parts)
-            there = found.get(path.name)
-            if there != size:
-                how = "is missing" if there is None else f"has {there} bytes where {size} were written"
+            path = self._path(job_id, kept.dispatch)
+            if how := _wrong_size(found.get(path.name), kept):
                 return job_id, f"{path} {how}"
         return "", ""
 
@@ -80,7 +89,7 @@ class Pictures:
 
     def store(self, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> None:
         """Have it checked and written."""
-        self._parts[token] = tuple(len(part) for part in payload)
+        self._writing[token] = Kept(token.dispatch, tuple(len(part) for part in payload), picture.sha256)
         path = self._path(token.job_id, token.dispatch)
         self._beside.put(partial(_write, path, token, picture, payload))
 
@@ -89,9 +98,9 @@ class Pictures:
         found = [written for written in self._beside.done() if written is not None]
         for written in found:
             token = written.stored.token
-            parts = self._parts.pop(token)
+            kept = self._writing.pop(token)
             if not written.stored.refusal and not written.stored.deferred:
-                self._kept[token.job_id] = Kept(token.dispatch, parts)
+                self._kept[token.job_id] = kept
         return found
 
     def fileno(self) -> int:
@@ -99,14 +108,19 @@ class Pictures:
         return self._beside.fileno()
 
     def fetch(self, job_id: str) -> list[zmq.Frame] | None:
-        """The frames as they came; None where no picture is kept."""
+        """The frames as they came; None where no picture is kept. Raises PictureDamaged."""
         kept = self._kept.get(job_id)
         if kept is None:
             return None
         path = self._path(job_id, kept.dispatch)
-        data = memoryview(path.read_bytes())
-        if len(data) != sum(kept.parts):
-            raise OSError(f"{path} has {len(data)} bytes where {sum(kept.parts)} were written")
+        try:
+            data = memoryview(path.read_bytes())
+        except FileNotFoundError:
+            raise PictureDamaged(path, _wrong_size(None, kept)) from None
+        if how := _wrong_size(len(data), kept):
+            raise PictureDamaged(path, how)
+        if hashlib.sha256(data).hexdigest() != kept.sha256:
+            raise PictureDamaged(path, "has other bytes than were written: its SHA-256 differs")
         frames, at = [], 0
         for size in kept.parts:
             frames.append(zmq.Frame(data[at : at + size], copy=False))
@@ -136,6 +150,14 @@ class Pictures:
         for shard in os.scandir(self._folder):
             if shard.is_dir(follow_symlinks=False):
                 yield from os.scandir(shard)
+
+
+def _wrong_size(there: int | None, kept: Kept) -> str:
+    """What is wrong with a file of so many bytes, None being no file; '' for nothing."""
+    size = sum(kept.parts)
+    if there == size:
+        return ""
+    return "is missing" if there is None else f"has {there} bytes where {size} were written"
 
 
 def _write(path: Path, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> Written:

@@ -88,6 +88,13 @@ class JobCancelled(JobRecord, frozen=True, kw_only=True):
     ended_at: float
 
 
+class JobRevived(JobRecord, frozen=True, kw_only=True):
+    """It had ended as poison, and is drawn anew as another job; it stays as it ended, but is no dead letter."""
+
+    as_job_id: str
+    at: float
+
+
 class JobForgotten(JobRecord, frozen=True, kw_only=True):
     """Nothing is kept of it any more."""
 
@@ -130,6 +137,7 @@ AnyRecord: TypeAlias = (
     | JobDone
     | JobFailed
     | JobCancelled
+    | JobRevived
     | JobForgotten
     | ModelKnown
     | ModelForgotten
@@ -155,4 +163,6 @@ def moment(record: JobRecord) -> JobMoment | None:
             return JobMoment(at=record.ended_at, event="failed", detail=f"{record.error.code}: {record.error.message}")
         case JobCancelled():
             return JobMoment(at=record.ended_at, event="cancelled")
+        case JobRevived():
+            return JobMoment(at=record.at, event="requeued_as", detail=record.as_job_id)
     return None

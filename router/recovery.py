@@ -21,6 +21,7 @@ from router.records import (
     JobForgotten,
     JobRecord,
     JobRequeued,
+    JobRevived,
     JobStarted,
     KeyForgotten,
     KeyTaken,
@@ -117,6 +118,10 @@ def _cancelled(state: RouterState, jobs: dict[str, Job], record: JobCancelled) -
     _ended(state, job, record.ended_at)
 
 
+def _revived(_state: RouterState, jobs: dict[str, Job], record: JobRevived) -> None:
+    jobs[record.job_id].revived_as = record.as_job_id
+
+
 def _forgotten(_state: RouterState, jobs: dict[str, Job], record: JobForgotten) -> None:
     del jobs[record.job_id]
 
@@ -154,6 +159,7 @@ _APPLY: dict[type[Record], Callable[[RouterState, dict[str, Job], Any], None]] =
     JobDone: _done,
     JobFailed: _failed,
     JobCancelled: _cancelled,
+    JobRevived: _revived,
     JobForgotten: _forgotten,
     ModelKnown: _model_known,
     ModelForgotten: _model_forgotten,

@@ -19,7 +19,7 @@ from router.disk import NO_ROOM, Disk
 from router.journal import JournalError, Storage, Stored
 from router.journal_rows import JOBS, Rows
 from router.journal_schema import VERSION, give_up, open_database
-from router.pictures import Kept, Pictures
+from router.pictures import Kept, PictureDamaged, Pictures
 from router.records import JobDispatched, JobDone, Record
 from router.state_folder import Lock, cannot, make_folder
 
@@ -139,12 +139,21 @@ class SqliteJournal:
         return self._pictures.fileno()
 
     def fetch(self, job_id: str) -> Sequence[zmq.Frame] | None:
-        """The frames as they came, from the file."""
+        """The frames as they came, from the file; never bytes that are not those that were stored."""
         try:
             return self._pictures.fetch(job_id)
+        except PictureDamaged as error:
+            self._logger.error("picture.damaged", job_id=job_id, path=str(error.path), cause=error.how)  # noqa: TRY400  # it says all
+            file = Path(*error.path.parts[-3:])
+            raise GenServeError(
+                "journal_failed",
+                f"the picture of job {job_id} is damaged on the router's disk: {file} {error.how}. Put that file back "
+                "from a copy of the router's state folder; or ask anew, with a new key: then it is drawn again",
+            ) from None
         except OSError as error:
             self._logger.error("picture.unreadable", job_id=job_id, cause=str(error))  # noqa: TRY400  # the cause says it
-            return None
+            text = f"the picture of job {job_id} could not be read from the router's disk: {error.strerror or error}"
+            raise GenServeError("internal", text) from None
 
     def drop(self, job_id: str) -> None:
         """Forget it, with the batch that forgets its job."""
@@ -207,5 +216,5 @@ def _kept(records: Sequence[Record]) -> dict[str, Kept]:
         if isinstance(record, JobDispatched):
             dispatches[record.job_id] = record.dispatch
         elif isinstance(record, JobDone):
-            kept[record.job_id] = Kept(dispatches.get(record.job_id, 0), record.parts)
+            kept[record.job_id] = Kept(dispatches.get(record.job_id, 0), record.parts, record.picture.sha256)
     return kept

@@ -6,6 +6,7 @@ by its own methods only.
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from common.messages import JobView, Message
@@ -56,7 +57,7 @@ class RouterState:
         self.jobs: dict[str, Job] = {}  # all that are known
         self.live: dict[str, Job] = {}  # those that have not ended, oldest first
         self.ended: OrderedDict[str, Job] = OrderedDict()  # those that have, oldest end first
-        self.dead: OrderedDict[str, Job] = OrderedDict()  # those that ended as poison, likewise
+        self.dead: OrderedDict[str, Job] = OrderedDict()  # those that ended as poison and were not revived, likewise
         self.storage_full = ""  # why no new job is taken; '': there is room
         self.census: Counter[JobState] = Counter()
         self.sequence = 0
@@ -106,9 +107,15 @@ class RouterState:
             self.out.append(ToWorker(worker.peer, message))
 
     def file(self, job: Job) -> None:
-        """Keep an ended job among its like."""
+        """Keep an ended job among its like: as the newest, but a revived one where its end belongs."""
         poison = job.error is not None and job.error.code == "poison"
-        (self.dead if poison else self.ended)[job.job_id] = job
+        if not job.revived_as:
+            (self.dead if poison else self.ended)[job.job_id] = job
+            return
+        later = list(takewhile(lambda other: other.ended_now > job.ended_now, reversed(self.ended.values())))
+        self.ended[job.job_id] = job
+        for other in reversed(later):
+            self.ended.move_to_end(other.job_id)
 
     # --- what may be sent anew ---------------------------------------------------------------
 

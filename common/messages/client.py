@@ -70,7 +70,10 @@ class DeadLettersQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_
 
 
 class Requeue(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask for a poison job's picture once more: a new job with the same order. The old one leaves the list."""
+    """Ask for a poison job's picture once more: a new job with the same order.
+
+    The old one leaves the list, and else stays as it ended.
+    """
 
     NAME = b"REQUEUE"
     job_id: JobId

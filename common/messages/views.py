@@ -82,8 +82,8 @@ class JobMoment(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened to a job."""
 
     at: float  # wall seconds since 1970
-    event: str  # accepted | dispatched | started | requeued | done | failed | cancelled
-    detail: str = ""  # on which GPU, or why
+    event: str  # accepted | dispatched | started | requeued | done | failed | cancelled | requeued_as
+    detail: str = ""  # on which GPU, why, or as which job
 
 
 class JobView(Struct, frozen=True, kw_only=True):

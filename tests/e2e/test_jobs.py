@@ -183,13 +183,42 @@ def test_a_router_that_is_killed_is_waited_for(noop: Service) -> None:
     assert _submit(noop, SHORT, "in-the-outage")[1]["id"] == job["id"]
 
 
+def test_a_damaged_picture_is_never_given_as_good(noop: Service) -> None:
+    _, job = _submit(noop, SHORT, "damaged")
+    _until(noop, job["id"], "done")
+    before, _ = _image(noop, job["id"])
+    [path] = (noop.state_dir / "pictures" / job["id"][:2]).glob(f"{job['id']}.*")
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    status, answer = noop.get(f"{JOBS}/{job['id']}/image")
+    assert (status, answer["error"]["code"]) == (500, "journal_failed")
+    assert f"the picture of job {job['id']} is damaged on the router's disk" in answer["error"]["message"]
+    assert noop.events("picture.damaged")[-1]["job_id"] == job["id"]
+    path.write_bytes(before)
+    assert _image(noop, job["id"])[0] == before
+
+
+def test_a_synchronous_request_repeated_for_a_damaged_picture_is_told(noop: Service) -> None:
+    headers = {"Idempotency-Key": "damaged, synchronous"}
+    status, _, _ = noop.post(IMAGES, SHORT, headers=headers)
+    assert status == 200
+    job_id = _accepted(noop)[-1]
+    [path] = (noop.state_dir / "pictures" / job_id[:2]).glob(f"{job_id}.*")
+    path.write_bytes(bytes(path.stat().st_size))
+    status, answer, _ = noop.post(IMAGES, SHORT, headers=headers)
+    assert (status, answer["error"]["code"]) == (500, "journal_failed")
+    assert "with a new key" in answer["error"]["message"]
+    status, _, _ = noop.post(IMAGES, SHORT, headers={"Idempotency-Key": "damaged, a new key"})
+    assert status == 200
+
+
 def _is_drawn(service: Service, job_id: str, attempt: int) -> bool:
     job = _job(service, job_id)
     return job["attempts"] == attempt and job["step"] >= 1
 
 
 def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
-    _, job = _submit(noop, {**LONG, "num_inference_steps": 60})
+    body = {**LONG, "num_inference_steps": 60}
+    _, job = _submit(noop, body, "poison")
     for death in (1, 2):
         wait_for(f"step of attempt {death}", partial(_is_drawn, noop, job["id"], death))
         [engine] = noop.processes("genserve engine")
@@ -202,6 +231,13 @@ def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
     new_id = _genserve(noop, "requeue", job["id"]).strip()
     assert new_id != job["id"]
     assert "No job was given up" in _genserve(noop, "dead-letters")
+    former = _job(noop, job["id"])
+    assert former["history"][-1]["event"] == "requeued_as"
+    assert former["history"][-1]["detail"] == new_id
+    assert {**former, "history": failed["history"]} == failed
+    status, repeated = _submit(noop, body, "poison")
+    assert (status, repeated["id"]) == (200, job["id"])
+    assert new_id in _genserve(noop, "jobs", "show", job["id"])
     wait_for("running job", lambda: _job(noop, new_id)["state"] == "running")
     assert "is cancelled" in _genserve(noop, "jobs", "cancel", new_id)
     assert _job(noop, new_id)["state"] == "cancelled"

@@ -21,6 +21,7 @@ from router.records import (
     JobDone,
     JobFailed,
     JobRequeued,
+    JobRevived,
     JobStarted,
     KeyTaken,
     ModelKnown,
@@ -114,6 +115,10 @@ def done(number: int, *parts: bytes) -> JobDone:
 def failed(number: int) -> JobFailed:
     error = ErrorInfo(code="poison", message="it ended two engines", fault="server", next_step="do not")
     return JobFailed(job_id=job_id(number), error=error, settled=2, ended_at=8.0)
+
+
+def revived(number: int, as_number: int) -> JobRevived:
+    return JobRevived(job_id=job_id(number), as_job_id=job_id(as_number), at=9.0)
 
 
 def cancelled(number: int) -> JobCancelled:

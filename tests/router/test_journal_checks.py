@@ -256,6 +256,27 @@ def test_a_picture_that_is_not_as_it_was_kept_is_named(
         assert [r.job_id for r in journal.replay() if hasattr(r, "order")] == [j.job_id(1)]
 
 
+def test_a_picture_of_other_bytes_is_never_given(tmp_path: Path) -> None:
+    filled(tmp_path)
+    path = picture_of(tmp_path, 2)
+    with opened(tmp_path) as journal:
+        for bad in (b"abcD", b"abc", b"abcde"):
+            path.write_bytes(bad)
+            with pytest.raises(GenServeError, match="is damaged on the router's disk") as raised:
+                journal.fetch(j.job_id(2))
+            assert raised.value.code == "journal_failed"
+            assert str(tmp_path) not in raised.value.message  # it is read by clients
+        path.write_bytes(b"abcd")
+        assert [f.bytes for f in journal.fetch(j.job_id(2)) or ()] == [b"abc", b"d"]
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(GenServeError, match="could not be read") as raised:
+            journal.fetch(j.job_id(2))
+        assert raised.value.code == "internal"
+        path.rmdir()
+        path.write_bytes(b"abcd")
+
+
 def test_what_nobody_names_is_swept_and_nothing_else(tmp_path: Path) -> None:
     filled(tmp_path)
     kept = picture_of(tmp_path, 2)

@@ -14,7 +14,7 @@ from tests.router import journals as j
 from tests.router.journals import opened
 
 NAMES = ("a", "b", "c/d.e")
-ACTIONS = ("accept", "dispatch", "start", "requeue", "done", "fail", "cancel", "forget")
+ACTIONS = ("accept", "dispatch", "start", "requeue", "done", "fail", "cancel", "revive", "forget")
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5)),
@@ -32,7 +32,7 @@ class Both:
         self.folder = folder
         self.memory = MemoryJournal()
         self.disk = self._open()
-        self.jobs: dict[int, str] = {}  # number -> '', 'dispatched' or 'ended'
+        self.jobs: dict[int, str] = {}  # number -> '', 'dispatched', 'ended' or 'failed'
         self.models: dict[str, int] = {}
         self.keys: set[str] = set()
         self.steps = 0
@@ -87,7 +87,11 @@ class Both:
             del self.jobs[number]
             self.append(JobForgotten(job_id=j.job_id(number)))
             self.disk.drop(j.job_id(number))
-        elif self.jobs[number] == "ended":
+        elif action == "revive":
+            if self.jobs[number] == "failed":
+                self.jobs[number] = "ended"
+                self.append(j.revived(number, number + 100))
+        elif self.jobs[number] in ("ended", "failed"):
             return
         elif action == "dispatch":
             self.jobs[number] = "dispatched"
@@ -100,7 +104,7 @@ class Both:
             self.append(j.done(number, b"abc", b"d"))
         else:
             make = {"start": j.started, "requeue": j.requeued, "fail": j.failed, "cancel": j.cancelled}[action]
-            self.jobs[number] = "ended" if action in ("fail", "cancel") else self.jobs[number]
+            self.jobs[number] = {"fail": "failed", "cancel": "ended"}.get(action, self.jobs[number])
             self.append(make(number))
 
 

@@ -4,11 +4,22 @@ from collections.abc import Callable
 
 import pytest
 
-from common.messages import Rejected, StatusQuery, StatusReply
+from common.messages import (
+    Accepted,
+    Failed,
+    Fetch,
+    JobQuery,
+    JobReply,
+    Rejected,
+    Requeue,
+    StatusQuery,
+    StatusReply,
+)
 from router.commands import DropResult, Log, Stop
 from router.events import DrainAsked
 from router.records import KeyForgotten
 from tests.router.rig import FakeWorker, Rig, card
+from tests.sim.compare import differences
 
 
 def _done(rig: Rig, worker: FakeWorker, size: int = 7) -> str:
@@ -50,6 +61,100 @@ def test_pictures_are_bounded_in_bytes(make_rig: Callable[..., Rig]) -> None:
         worker.grant()
     assert list(rig.broker.state.ended) == jobs[2:]
     assert rig.broker.state.result_bytes == 60 * 1024 * 1024
+
+
+# --- dead letters that are drawn anew ----------------------------------------------------------
+
+
+def _poison(rig: Rig, worker: FakeWorker, key: str = "") -> str:
+    job = rig.submit(key=key)
+    for _ in range(2):
+        worker.started(rig.job(job).token)
+        worker.fail(rig.job(job).token, "engine_died")
+        worker.ready(1)
+    assert job in rig.broker.state.dead
+    return job
+
+
+def _revive(rig: Rig, job: str) -> str:
+    new = rig.submit_message(Requeue(rid="r", job_id=job))
+    (accepted,) = rig.told(Accepted)
+    assert accepted.job_id == new != job
+    return new
+
+
+def _replayed(rig: Rig) -> Rig:
+    again = Rig(records=rig.records, wall=rig.wall)
+    assert differences(rig.broker.state, again.broker.state) == []
+    return again
+
+
+def test_a_dead_letter_that_is_drawn_anew_stays_as_it_ended(rig: Rig) -> None:
+    worker = rig.worker("w")
+    job = _poison(rig, worker, key="k")
+    (before,) = rig.say(JobQuery(rid="j", job_id=job))
+    assert isinstance(before, JobReply)
+    new = _revive(rig, job)
+    for router in (rig, _replayed(rig)):
+        assert list(router.broker.state.dead) == []
+        (after,) = router.say(JobQuery(rid="j", job_id=job))
+        assert isinstance(after, JobReply)
+        assert after.job == before.job
+        assert after.history[:-1] == before.history
+        assert (after.history[-1].event, after.history[-1].detail) == ("requeued_as", new)
+        assert [type(m) for m in router.say(Fetch(rid="f", job_id=job))] == [Failed]
+        router.submit(key="k")
+        assert [(m.job_id, m.repeated) for m in router.told(Accepted)] == [(job, True)]
+    worker.draw(rig.job(new).token)
+    assert (rig.state(job), rig.state(new)) == ("failed", "done")
+
+
+def test_a_second_requeue_is_refused_and_names_the_job_it_became(rig: Rig) -> None:
+    job = _poison(rig, rig.worker("w"))
+    new = _revive(rig, job)
+    for router in (rig, _replayed(rig)):
+        router.submit_message(Requeue(rid="r", job_id=job))
+        (refusal,) = router.told(Rejected)
+        assert (refusal.code, refusal.param) == ("not_found", "job_id")
+        assert job in refusal.message
+        assert new in refusal.message
+        assert len(router.broker.state.jobs) == 2
+
+
+def test_a_dead_letter_that_is_drawn_anew_is_kept_as_long_as_any_result(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(result_ttl_s=60.0)
+    worker = rig.worker("w")
+    first, job, later = _done(rig, worker), "", []
+    worker.grant()
+    rig.tick(1.0)
+    job = _poison(rig, worker)
+    for _ in range(2):
+        rig.tick(1.0)
+        worker.heartbeat()
+        later.append(_done(rig, worker))
+        worker.grant()
+    ended_now = rig.job(job).ended_now
+    _revive(rig, job)
+    assert list(rig.broker.state.ended) == [first, job, *later]
+    rig.tick(ended_now + 59.9 - rig.now)
+    assert job in rig.broker.state.jobs
+    rig.tick(0.2)
+    assert job not in rig.broker.state.jobs
+    assert list(rig.broker.state.ended)[:2] == later
+
+
+def test_one_whose_time_is_over_goes_at_once_and_its_new_job_lives(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(result_ttl_s=60.0)
+    worker = rig.worker("w")
+    job = _poison(rig, worker)
+    rig.tick(120.0, step=1.0)
+    other = rig.worker("v")
+    done = _done(rig, other)
+    new = _revive(rig, job)
+    rig.tick(0.1)
+    assert list(rig.broker.state.jobs) == [done, new]
+    rig.submit_message(Requeue(rid="r", job_id=job))
+    assert [m.code for m in rig.told(Rejected)] == ["not_found"]
 
 
 # --- draining ----------------------------------------------------------------------------------

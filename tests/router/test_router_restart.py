@@ -3,7 +3,8 @@
 import os
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,13 +178,52 @@ def test_a_journal_that_is_not_whole_stops_the_start_and_says_what_to_do(router:
     assert "Traceback" not in router.errors
 
 
-def test_a_picture_file_that_goes_while_the_router_runs_is_told(router: RouterProcess) -> None:
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_flip, "has other bytes than were written"),
+        (partial(os.truncate, length=5), "has 5 bytes where 501000 were written"),
+        (os.unlink, "is missing"),
+    ],
+)
+def test_a_damaged_picture_is_refused_and_given_again_once_it_is_put_back(
+    router: RouterProcess, damage: Callable[[Path], None], words: str
+) -> None:
     client, daemon = router.client(), router.daemon()
     daemon.register()
     job_id = _submit(client, 1)
     _draw(daemon, _next_order(daemon))
     client.until(b"RESULT")
-    os.truncate(router.state_dir / "pictures" / job_id[:2] / f"{job_id}.1", 5)
-    error, _ = client.ask(b"FETCH", b"ERROR", rid="f", job_id=job_id)
-    assert error["code"] == "not_found"
-    assert router.events("picture.unreadable")[0]["job_id"] == job_id
+    path = router.state_dir / "pictures" / job_id[:2] / f"{job_id}.1"
+    damage(path)
+    for question in (b"FETCH", b"WATCH"):
+        error, payload = client.ask(question, b"ERROR", rid="f", job_id=job_id)
+        assert (error["rid"], error["code"], payload) == ("f", "journal_failed", [])
+        assert f"the picture of job {job_id} is damaged on the router's disk" in error["message"]
+        assert f"pictures/{job_id[:2]}/{job_id}.1 {words}" in error["message"]
+        assert "Put that file back from a copy" in error["message"]
+        assert "with a new key" in error["message"]
+    told = router.wait_event("picture.damaged")
+    assert (told["level"], told["job_id"], told["path"]) == ("error", job_id, str(path))
+    path.write_bytes(b"".join(PARTS))
+    assert client.ask(b"FETCH", b"RESULT", rid="g", job_id=job_id)[1] == list(PARTS)
+
+
+def test_a_picture_that_was_changed_while_the_router_stood_still_is_refused(router: RouterProcess) -> None:
+    """The start looks at names and lengths only; the SHA-256 it was stored under comes from the journal."""
+    client, daemon = router.client(), router.daemon()
+    daemon.register()
+    job_id = _submit(client, 1)
+    _draw(daemon, _next_order(daemon))
+    client.until(b"RESULT")
+    router.kill()
+    _flip(router.state_dir / "pictures" / job_id[:2] / f"{job_id}.1")
+    router.start()
+    error, _ = router.client().ask(b"FETCH", b"ERROR", rid="f", job_id=job_id)
+    assert error["code"] == "journal_failed"

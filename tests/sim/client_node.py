@@ -92,7 +92,6 @@ class ClientNode:
         self.by_rid[rid] = wish
         wish.rids.append(rid)
         if wish.again_of:
-            self.promises.revived.add(wish.again_of)
             self._send(Requeue(rid=rid, job_id=wish.again_of))
         else:
             self._send(Submit(rid=rid, key=wish.key, job=wish.spec))
@@ -193,11 +192,15 @@ class ClientNode:
             wish.end = self.unknown.pop(message.job_id)
         if wish.cancelled and not wish.end:
             self.cancel(wish)
+        if wish.again_of:  # the job of then stays what it was
+            self.clock.after(self.clock.between(REPEAT_S), self.ask_again, self.by_job[wish.again_of])
 
     def _rejected(self, message: Rejected) -> None:
         wish = self.by_rid[message.rid]
         if message.code == "not_found":  # a dead letter that is gone, or a key whose job is no longer kept
-            assert wish.again_of or self._may_be_gone(self.promises.keys[wish.key]), message
+            former = wish.again_of or self.promises.keys[wish.key]
+            anew = self.promises.lives[former].revived_as if wish.again_of else ""
+            assert self._may_be_gone(former) or (anew and anew in message.message), message
             wish.given_up = True
             return
         assert message.code in REFUSALS, message
@@ -207,12 +210,14 @@ class ClientNode:
     def _refused(self, message: ErrorReply) -> None:
         assert message.code == "not_found", message
         for wish in self.wishes:
+            if wish.job_id and wish.job_id in message.message:
+                assert self._may_be_gone(wish.job_id), message
             if not wish.end and wish.job_id and self.promises.lives[wish.job_id].forgotten:
                 assert self._may_be_gone(wish.job_id), message
                 wish.given_up = True
 
     def _may_be_gone(self, job_id: str) -> bool:
-        return self.promises.lives[job_id].forgotten and (self.forgetful or job_id in self.promises.revived)
+        return self.promises.lives[job_id].forgotten and self.forgetful
 
     def _told(self, message: JobReply) -> None:
         wish = self.by_job[message.job_id]
@@ -244,5 +249,7 @@ class ClientNode:
             assert data.startswith(picture_of(spec.prompt, spec.seed or 0, spec.steps)), f"not its picture: {wish}"
         elif isinstance(message, Failed):
             assert message.error.code in FAILURES, message.error
+            if message.error.code == "poison":
+                self.clock.after(self.clock.between(REPEAT_S), self.revive)
         else:
             assert wish.cancelled, f"cancelled by nobody: {wish}"

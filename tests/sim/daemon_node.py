@@ -58,11 +58,13 @@ class DaemonNode:
 
     def __init__(
         self, clock: Clock, network: Network, promises: Promises, name: str, model: str, step_s: float,
-        settings: GpuDaemonSettings, *, failures: float = 0.0,
+        settings: GpuDaemonSettings, deadly: dict[str, int], *, failures: float = 0.0,
     ) -> None:  # fmt: skip
+        """`deadly`: how many engines each of these prompts is still to end, whichever daemon's."""
         self.clock, self.network, self.promises = clock, network, promises
         self.name, self.card, self.step_s, self.settings = name, card(model), step_s, settings
         self.tick_s = clock.random.choice([TICK_S, 3 * TICK_S, 3 * TICK_S])  # a busy host wakes it late
+        self.deadly = deadly
         self.failures = failures  # how often a picture does not come to be
         self.lives = 0
         self.left = True
@@ -237,6 +239,10 @@ class DaemonNode:
         if engine != self.engine_life or self.hangs:
             return
         token, steps = order.token, order.job.steps
+        if self.deadly.get(order.job.prompt):
+            self.deadly[order.job.prompt] -= 1
+            self.kill_engine("died of what it drew")
+            return
         code = ""
         if self.stop_asked == token:
             code = "cancelled"

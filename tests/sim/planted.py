@@ -18,7 +18,7 @@ from router.jobs import ENDED, Job, JobState
 from router.lifecycle import Lifecycle
 from router.loop import Loop
 from router.places import Places
-from router.records import JobDispatched, JobRecord, JobRequeued, KeyTaken, Record
+from router.records import JobDispatched, JobRecord, JobRequeued, JobRevived, KeyTaken, Record
 from router.retry import after_return
 from router.state import RouterState
 from router.workers import Workers
@@ -111,6 +111,20 @@ def a_key_is_lost_at_replay(patch: pytest.MonkeyPatch) -> None:
     _replay_otherwise(patch, KeyTaken, lambda *_: None)
 
 
+def a_revived_job_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    revive = Lifecycle.revive
+
+    def planted(self: Lifecycle, dead: Job, anew: Job) -> None:
+        revive(self, dead, anew)
+        self.forget(dead)
+
+    patch.setattr(Lifecycle, "revive", planted)
+
+
+def a_revival_is_lost_at_replay(patch: pytest.MonkeyPatch) -> None:
+    _replay_otherwise(patch, JobRevived, lambda _state, _jobs, _record: None)
+
+
 def orphans_are_waited_for_for_ever(patch: pytest.MonkeyPatch) -> None:
     tick = Workers.tick
 
@@ -175,6 +189,8 @@ PLANTED: tuple[Plant, ...] = (
     a_replay_forgets_the_counts_of_a_requeue,
     a_dispatch_is_not_written_down,
     a_key_is_lost_at_replay,
+    a_revived_job_is_forgotten,
+    a_revival_is_lost_at_replay,
     orphans_are_waited_for_for_ever,
     done_is_ignored_after_a_re_registration,
     a_requeued_job_stays_in_the_hand,

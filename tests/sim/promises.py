@@ -27,6 +27,7 @@ from router.records import (
     JobForgotten,
     JobRecord,
     JobRequeued,
+    JobRevived,
     JobStarted,
     KeyForgotten,
     KeyTaken,
@@ -54,6 +55,7 @@ class Life:
     dispatches: set[int] = field(default_factory=set)
     settled: set[int] = field(default_factory=set)
     forgotten: bool = False
+    revived_as: str = ""
     history: list[JobRecord] = field(default_factory=list)
 
 
@@ -68,7 +70,6 @@ class Promises:
         self.drawn: dict[Token, str] = {}  # sha256 of what an engine drew under a token
         self.sent: dict[Token, str] = {}  # who was sent each token
         self.told: dict[str, bytes] = {}  # how each job's clients were told that it ended
-        self.revived: set[str] = set()  # dead letters that somebody asked for once more
         self.counts: defaultdict[str, int] = defaultdict(int)
 
     # --- the disk ------------------------------------------------------------------------------
@@ -97,6 +98,9 @@ class Promises:
             assert life.end, f"forgotten before its end: {record}"
             life.forgotten = True
             return
+        if isinstance(record, JobRevived):
+            self._revived(life, record)
+            return
         assert not life.end, f"after its end: {record}"
         match record:
             case JobDispatched():
@@ -115,6 +119,14 @@ class Promises:
                 if record.settled:
                     life.settled.add(record.settled)
         life.end, life.ended_commit = END_OF.get(type(record), b""), self.commits
+
+    def _revived(self, life: Life, record: JobRevived) -> None:
+        end = life.history[-2]  # the one before this record
+        assert isinstance(end, JobFailed), f"revived after {end}: {record}"
+        assert end.error.code == "poison", f"revived although it was no poison: {record}"
+        anew = self.lives[record.as_job_id]
+        assert anew.accepted.order == life.accepted.order, f"revived as another job: {record}"
+        life.revived_as = record.as_job_id
 
     def _dispatched(self, life: Life, record: JobDispatched) -> None:
         if record.dispatch == life.dispatch:  # adopted: its GPU came back

@@ -75,14 +75,14 @@ EXPECTED = [
     *(f"fault: {kind}" for kind in (
         "engine", "engine hangs", "cut", "half-open", "stall", "daemon crash", "daemon freeze", "daemon drain",
         "daemon gone", "router crash", "router freeze", "router drain", "client hangs up", "client stops reading",
-        "client cut", "disk full", "letters",
+        "client cut", "disk full", "letters", "deadly picture",
     )),
     *(f"router crashed {where}" for where in (
         "between turns", "before commit", "in commit, lost", "in commit, kept", "after commit", "before send",
         "before rename", "after rename",
     )),
     "JobAccepted", "JobDispatched", "JobStarted", "JobRequeued", "JobDone", "JobFailed", "JobCancelled",
-    "JobForgotten", "ModelKnown", "KeyTaken", "ACCEPTED", "REJECTED", "RESULT", "FAILED", "CANCELLED", "PROGRESS",
-    "JOB", "STATUS", "DEAD_LETTERS", "ERROR", "WELCOME", "DISPATCH", "CANCEL", "RESULT_ACK", "FENCED", "RESYNC",
-    "compared",
+    "JobRevived", "JobForgotten", "ModelKnown", "KeyTaken", "ACCEPTED", "REJECTED", "RESULT", "FAILED", "CANCELLED",
+    "PROGRESS", "JOB", "STATUS", "DEAD_LETTERS", "ERROR", "WELCOME", "DISPATCH", "CANCEL", "RESULT_ACK", "FENCED",
+    "RESYNC", "compared",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from common import clock as real_clock
 from common.messages import JobSpec
 from common.settings import GpuDaemonSettings, RouterSettings
 from gpu_daemon.hand import CAPACITY_JOBS
+from router.retry import ENGINE_DEATHS_MAX
 from tests.sim.client_node import ClientNode
 from tests.sim.daemon_node import DaemonNode
 from tests.sim.disk import Disk
@@ -25,6 +26,7 @@ TROUBLE_S = 25.0
 HEAL_S = 10.0  # after the trouble everybody is back
 QUIET_S = 400.0  # within which everything must then have ended
 AFTERWARDS_S = 15.0
+DEADLY = 0.03  # of all pictures end the engines that begin them, until they are given up as poison
 SQLITE_EVERY = 10  # seeds: one of these has the production journal
 FAULTS = (
     "engine", "engine", "engine hangs", "cut", "cut", "half-open", "stall", "daemon crash", "daemon freeze",
@@ -57,10 +59,11 @@ class World:
         )  # fmt: skip
         failures = 0.0 if self.peaceful else choose([0.0, 0.02, 0.1])
         drain = GpuDaemonSettings(drain_s=5.0, job_stop_grace_s=2.0, job_timeout_s=20.0)
+        self.deadly: dict[str, int] = {}
         self.daemons = [
             DaemonNode(
                 clock, self.network, self.promises, f"w{i}", "m" if i < 2 else choose(["m", "n"]),
-                choose([0.02, 0.1, 0.5]), drain, failures=failures,
+                choose([0.02, 0.1, 0.5]), drain, self.deadly, failures=failures,
             )
             for i in range(DAEMONS)
         ]  # fmt: skip
@@ -102,6 +105,9 @@ class World:
             steps=clock.random.choice([1, 1, 4, 12]), priority=clock.random.choice([0, 0, 0, 5, -5]),
             deadline_s=deadline_s, client=clock.random.choice(["", "x", "y"]),
         )  # fmt: skip
+        if not self.peaceful and clock.chance(DEADLY):
+            self.deadly[spec.prompt] = ENGINE_DEATHS_MAX
+            self.counts["deadly picture"] = self.counts.get("deadly picture", 0) + 1
         key = "" if clock.chance(0.15) else spec.prompt
         (client.twice if clock.chance(0.1) else client.want)(spec, key)
         wish = client.wishes[-1]
