@@ -30,7 +30,7 @@ from bench.chaos.report import show
 from bench.chaos.rolling import Rolling
 from common.clock import monotonic_s
 
-IN_STORM = "the same in the storm, on a busy machine"
+IN_STORM = "router serving again, in the storm"
 NEWS_EVERY_S = 15.0
 
 

@@ -137,26 +137,28 @@ class Storm:
 
     async def _poison(self) -> None:
         """The engine that draws a job, and then the one that draws it again."""
-        job_id = ""
+        job_id, killed = "", 0
         for _ in range(POISON_ENGINES):
             try:
                 async with asyncio.timeout(POISON_WITHIN_S):
-                    worker = await self._drawing(job_id)
+                    worker = await self._drawing(job_id, killed)
             except TimeoutError:  # nobody draws it, or no router tells who
                 return
-            job_id, part = worker.job_id, self._fleet.parts[worker.worker_id]
-            async with part.engine_lock:
-                engine = await part.living_engine()
-                fault = self._begin("kill -9 engines of a job", part.name)
-                engine.kill()
-                fault.ended_at = wall_s()
+            job_id, killed, part = worker.job_id, worker.pid, self._fleet.parts[worker.worker_id]
+            engine = part.engine()
+            if engine is None or engine.pid != killed:  # another trouble was quicker
+                return
+            fault = self._begin("kill -9 engines of a job", part.name)
+            engine.kill()
+            fault.ended_at = wall_s()
 
-    async def _drawing(self, job_id: str) -> WorkerView:
-        """Who draws this job, or where it is '' the one that still has most to do. Raises TimeoutError."""
+    async def _drawing(self, job_id: str, killed: int) -> WorkerView:
+        """Who draws this job in a living engine; where it is '', the one that still has most to do."""
         while True:
-            busy = [w for w in (await self._fleet.status()).workers if w.busy and job_id in ("", w.job_id)]
-            if busy:
-                return max(busy, key=lambda w: w.steps - w.step)
+            busy = [w for w in (await self._fleet.status()).workers if w.busy and w.pid not in (0, killed)]
+            found = [w for w in busy if job_id in ("", w.job_id)]
+            if found:
+                return max(found, key=lambda w: w.steps - w.step)
             await asyncio.sleep(LOOK_S)
 
     async def _terminate(self, kind: str, part: Kept) -> None:
