@@ -35,6 +35,7 @@ ENDS: Mapping[type[Record], str] = {JobDone: DONE, JobFailed: FAILED, JobCancell
 RETURNED = "returned:"  # begins the reason of a job that its daemon gave back without having begun it
 NOTICED_S = 1.0  # so long after its end a process was seen to have ended
 AFTER_S = 20.0  # so long after a trouble has ended something may still follow from it
+LATE_KINDS_MAX = 4  # told of what came between a job and its deadline
 BY_CHAOS = ("poison", "deadline_exceeded")  # reported apart
 LOG_FAULTS = ("Traceback (most recent call last)", '"router.bug"', '"session.fault"')
 
@@ -135,14 +136,12 @@ def _compare(entry: Entry, job_id: str, history: Sequence[JobRecord], verdict: V
 def _explain(entry: Entry, history: Sequence[JobRecord], storm: Sequence[Fault], verdict: Verdict) -> None:
     """Hold each misfortune of a job against the storm."""
     worker, deadline_at, blamed = "", 0.0, []
-    workers: set[str] = set()
     for record in history:
         match record:
             case JobAccepted():
                 deadline_at = record.deadline_at
             case JobDispatched():
                 worker = record.worker_id
-                workers.add(worker)
                 verdict.dispatches += 1
             case JobStarted():
                 verdict.starts += 1
@@ -160,7 +159,7 @@ def _explain(entry: Entry, history: Sequence[JobRecord], storm: Sequence[Fault],
     causes = []
     for code, at, where in blamed:
         if code == "deadline_exceeded" and entry.order.deadline_s and at >= deadline_at:
-            causes.append(_late(entry, deadline_at, {"router", *workers}, storm))
+            causes.append(_late(entry, deadline_at, storm))
             continue
         found = [f for f in storm if f.target in (where, "router") and f.began_at <= at <= f.ended_at + AFTER_S]
         causes += [f"{f.kind} of {f.target} {at - f.began_at:.1f} s before" for f in found[-1:]]
@@ -172,13 +171,15 @@ def _explain(entry: Entry, history: Sequence[JobRecord], storm: Sequence[Fault],
         verdict.failures.append(f"{entry.order.key}: {blamed[-1][0]}: {'; '.join(causes)}")
 
 
-def _late(entry: Entry, deadline_at: float, targets: set[str], storm: Sequence[Fault]) -> str:
+def _late(entry: Entry, deadline_at: float, storm: Sequence[Fault]) -> str:
     """What came between a job and its deadline."""
     given_s = entry.order.deadline_s or 0.0
     hit = Counter(
-        f.kind for f in storm if f.target in targets and f.began_at < deadline_at and f.ended_at > deadline_at - given_s
+        f.kind
+        for f in storm
+        if f.target.startswith(("router", "gpu-")) and f.began_at < deadline_at and f.ended_at > deadline_at - given_s
     )
-    met = ", ".join(f"{count} {kind}" for kind, count in hit.items()) or "a long queue"
+    met = ", ".join(f"{count} {kind}" for kind, count in hit.most_common(LATE_KINDS_MAX)) or "a long queue"
     return f"its client gave it {given_s:g} s; meanwhile {met}"
 
 
