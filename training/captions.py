@@ -9,7 +9,7 @@ import random
 from training import captions_zh
 from training.scene import Ground, Scene, Thing, default_ground
 
-CHINESE_SHARE = 0.27
+CHINESE_SHARE = 0.4
 ELSEWHERE_SHARE = 0.04  # prompts outside the world, paired with any picture of it
 
 SIZE_WORDS = {

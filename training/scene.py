@@ -253,7 +253,7 @@ def random_scene(rng: random.Random, *, kind: str | None = None, held: bool = Fa
     "row" (two or three without); "inside". None draws it as training does.
     """
     while True:
-        wanted = kind or rng.choices(KINDS, (34, 30, 16, 8, 12))[0]
+        wanted = kind or rng.choices(KINDS, (30, 34, 14, 8, 14))[0]
         scene = _try_scene(rng, wanted)
         fits = is_drawable(scene) and all(draw(scene, 1.0, 1.0, rng) is not None for _ in range(FITTING_DRAWS))
         if fits and held_out(scene) == held:

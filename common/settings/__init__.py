@@ -1,0 +1,39 @@
+"""One frozen settings object a process: defaults < TOML file < environment < flags.
+
+A bad or unknown key stops the start and says what would be right. Every setting is declared once, in
+`sections`, with its unit, bounds and description.
+
+The TOML file is named by GENSERVE_CONFIG (else /etc/genserve/genserve.toml, where it exists) and has one
+table a section: [log] [router] [gpu_daemon] [gateway] [up]. The environment variable of a key is
+GENSERVE_<SECTION>_<KEY>; three older names go on working, see OLDER_NAMES.
+"""
+
+from common.settings.loading import DEFAULT_FILE, PREFIX, Loaded, S, load_settings
+from common.settings.sections import (
+    OLDER_NAMES,
+    SECTIONS,
+    Endpoint,
+    GatewaySettings,
+    GpuDaemonSettings,
+    LogSettings,
+    RouterSettings,
+    Section,
+    UpSettings,
+)
+
+__all__ = [
+    "DEFAULT_FILE",
+    "OLDER_NAMES",
+    "PREFIX",
+    "SECTIONS",
+    "Endpoint",
+    "GatewaySettings",
+    "GpuDaemonSettings",
+    "Loaded",
+    "LogSettings",
+    "RouterSettings",
+    "S",
+    "Section",
+    "UpSettings",
+    "load_settings",
+]
