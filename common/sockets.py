@@ -21,6 +21,9 @@ HEARTBEAT_TIMEOUT_MS = 6000
 HANDSHAKE_TIMEOUT_MS = 3000
 RECONNECT_FIRST_MS = (150, 300)  # drawn at random, so that a fleet does not come back as one
 RECONNECT_MAX_MS = 2000
+# A DEALER that could send nothing for so long is made anew: where its peer has once spoken what is no ZMTP (another
+# program on that port, a router with other keys), libzmq gives the connection up for good instead of trying again.
+UNSENDABLE_S_MAX = 10.0
 
 Socket = zmq.Socket[bytes]
 

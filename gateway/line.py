@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import zmq
 
+from common.clock import monotonic_s
 from common.codec import Buffer, encode
 from common.log import get_logger
 from common.messages import ClientMessage
-from common.sockets import Socket, dealer_socket
+from common.sockets import UNSENDABLE_S_MAX, Socket, dealer_socket
 
 HEAD_FRAMES = 3  # version, name, header; then the payload
 DRAIN_MESSAGES_MAX = 256  # read before the loop does something else
@@ -27,20 +28,39 @@ class Line:
     """One connection to `endpoint`, made again whenever it breaks. Each message goes to `on_frames`."""
 
     def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None]) -> None:
+        self.endpoint = endpoint
         self._on_frames = on_frames
         self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
         self._log = get_logger()
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._socket = dealer_socket(self._context, endpoint)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = dealer_socket(self._context, self.endpoint)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
+        self._sendable_at = monotonic_s()
         self._loop.add_reader(self._descriptor, self._on_ready)
 
     def close(self) -> None:
         """Drop the connection; what is on its way is given CLOSE_LINGER_MS."""
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=CLOSE_LINGER_MS)
+        self._disconnect(CLOSE_LINGER_MS)
         self._context.term()
+
+    def _disconnect(self, linger_ms: int) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._socket.close(linger=linger_ms)
+
+    def tend(self) -> None:
+        """Connect anew where nothing could be sent for UNSENDABLE_S_MAX. To be called every few seconds."""
+        now = monotonic_s()
+        if int(self._socket.getsockopt(zmq.EVENTS)) & int(zmq.POLLOUT):
+            self._sendable_at = now
+        elif now - self._sendable_at > UNSENDABLE_S_MAX:
+            self._log.warning("router.unreachable", endpoint=self.endpoint, for_s=UNSENDABLE_S_MAX)
+            self._disconnect(0)  # what was on its way is asked for again: see link.py
+            self._connect()
+        self._look_again()
 
     def send(self, message: ClientMessage) -> None:
         """Send now, or as soon as a router is connected. Of one rid only the latest message waits."""

@@ -159,6 +159,7 @@ class RouterLink:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
+            self._line.tend()
             self._check_silence()
             for job_id, followers in self._followed.items():
                 self._line.send(Watch(rid=next(iter(followers)), job_id=job_id))  # one speaks for all

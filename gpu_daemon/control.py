@@ -27,7 +27,7 @@ from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.settings import GpuDaemonSettings, Loaded, LogSettings
-from common.sockets import Socket, dealer_socket, pair_listener
+from common.sockets import UNSENDABLE_S_MAX, Socket, dealer_socket, pair_listener
 from gpu_daemon.device_lock import DeviceLock
 from gpu_daemon.devices import engine_environment, find_device
 from gpu_daemon.engine.noop import noop_card
@@ -126,6 +126,7 @@ class Control:
         )
         self._context: zmq.Context[Socket] = zmq.Context()
         self._router = dealer_socket(self._context, settings.router_endpoint)
+        self._sendable_at = monotonic_s()  # when its router's connection last took something, or would have
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -170,6 +171,7 @@ class Control:
         reason = self._supervisor.overdue(now)
         if reason:
             self._kill(reason)
+        self._look_at_connection(now)
         awake = self._wait()
         if self._wake in awake:
             os.eventfd_read(self._wake)
@@ -217,8 +219,7 @@ class Control:
             case KillEngine():
                 self._kill(command.reason)
             case Reconnect():
-                self._router.close(linger=0)
-                self._router = dealer_socket(self._context, self._settings.router_endpoint)
+                self._reconnect()
             case Leave():
                 self._stopping, self._last_words_ms = True, LAST_WORDS_MS
 
@@ -229,7 +230,20 @@ class Control:
             self._router.send_multipart(frames, _DONTWAIT, copy=False)
         except zmq.Again:
             return False
+        self._sendable_at = monotonic_s()
         return True
+
+    def _look_at_connection(self, now: float) -> None:
+        if now - self._sendable_at <= UNSENDABLE_S_MAX:
+            return
+        if not self._router.poll(0, _POLLOUT):
+            self._log.warning("router.unreachable", endpoint=self._settings.router_endpoint, for_s=UNSENDABLE_S_MAX)
+            self._reconnect()
+        self._sendable_at = now
+
+    def _reconnect(self) -> None:
+        self._router.close(linger=0)
+        self._router = dealer_socket(self._context, self._settings.router_endpoint)
 
     def _read_router(self) -> None:
         for _ in range(MESSAGES_A_TURN_MAX):

@@ -1,14 +1,16 @@
 """The link itself: reconnections, restarts, silence, late words and nonsense."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.messages import CancelJob, JobSpec, Ping, Pong, Rejected, Submit, Watch
+from gateway import line as line_module
 from gateway import link as link_module
 from gateway.dialects.keys import RequestKey
 from gateway.drawing import draw
@@ -54,6 +56,32 @@ async def test_a_question_waits_for_a_router_that_comes_back(router: FakeRouter)
         router.start()
         assert isinstance((await asking)[0], Pong)
         assert (await drawing)[0].data == picture_bytes(3)
+
+
+async def test_whatever_answered_where_the_router_was_the_router_is_found_again(
+    router: FakeRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libzmq gives a connection up for good whose other end has once spoken what is no ZMTP."""
+    monkeypatch.setattr(line_module, "UNSENDABLE_S_MAX", 0.2)
+    router.stop()
+    host, _, port = router.endpoint.removeprefix("tcp://").rpartition(":")
+    async with linked(router) as link:
+        with socket.create_server((host, int(port))) as stranger:
+            stranger.setblocking(False)
+            peer, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(stranger), 10)
+            with peer:
+                peer.send(bytes(100))
+                assert await asyncio.wait_for(_until_closed(peer), 10)
+        router.start()
+        assert isinstance((await link.ask(Ping(rid=link.new_rid()), timeout_s=10))[0], Pong)
+
+
+async def _until_closed(peer: socket.socket) -> bool:
+    peer.setblocking(False)
+    with suppress(ConnectionResetError):
+        while await asyncio.get_running_loop().sock_recv(peer, 4096):
+            pass
+    return True
 
 
 async def test_a_job_is_found_again_after_a_reconnection(router: FakeRouter) -> None:

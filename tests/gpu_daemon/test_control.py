@@ -1,15 +1,13 @@
 """A real daemon process with a real no-op engine process, against a router made by hand over real sockets."""
 
 import io
-import json
 import os
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import zmq
@@ -33,51 +31,17 @@ from common.messages import (
     Started,
     WorkerProgress,
 )
+from common.settings import GpuDaemonSettings, LogSettings
 from common.sockets import pair_listener
+from gpu_daemon import control as control_module
+from gpu_daemon.control import Control, introduce
+from gpu_daemon.devices import find_device
 from gpu_daemon.engine.noop import colour_of
 from tests.gpu_daemon.fake_router import FakeRouter, job_order, token
+from tests.gpu_daemon.process import Daemon
 
-RUN = (
-    "import os, sys\nfrom common.settings import GpuDaemonSettings, load_settings\nfrom gpu_daemon.control import run\n"
-    "sys.exit(run(load_settings(GpuDaemonSettings, env=os.environ)))"
-)
 WITHIN_S = 15.0
 A, B, C = token(1), token(2), token(3)
-
-
-class Daemon:
-    """One daemon process; its log lines and its temporary folder are its own."""
-
-    def __init__(self, router: FakeRouter, folder: Path, **settings: object) -> None:
-        self.router = router
-        self.tmp = folder / "tmp"
-        self.tmp.mkdir(exist_ok=True)
-        self.log_path = folder / "log"
-        usual: dict[str, object] = {"engine": "noop", "device": "cpu", "router_endpoint": router.endpoint}
-        env = {name: value for name, value in os.environ.items() if not name.startswith("GENSERVE_")}
-        env |= {f"GENSERVE_GPU_DAEMON_{key.upper()}": str(value) for key, value in (usual | settings).items()}
-        env |= {"TMPDIR": str(self.tmp), "GENSERVE_LOG_LEVEL": "debug", "GENSERVE_LOG_FORMAT": "json"}
-        with self.log_path.open("wb") as out:
-            self.process = subprocess.Popen([sys.executable, "-c", RUN], env=env, stdout=out, stderr=out, cwd=folder)
-
-    def engine_pid(self) -> int:
-        self.router.wait_state("ready")
-        assert self.router.heartbeat is not None
-        return self.router.heartbeat.engine_pid
-
-    def log(self, event: str) -> list[dict[str, Any]]:
-        lines = self.log_path.read_text("utf-8").splitlines()
-        return [line for line in map(json.loads, filter(lambda text: text[:1] == "{", lines)) if line["event"] == event]
-
-    def wait_end(self) -> int:
-        """Its exit status, while the router keeps listening."""
-        self.router.wait("the daemon's end", lambda: self.process.poll() is not None)
-        return self.process.returncode
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 @pytest.fixture
@@ -352,6 +316,35 @@ def test_a_restarted_router_finds_its_daemon_and_what_it_drew(router: FakeRouter
         later.wait("both slots", lambda: later.granted == 2)
     finally:
         later.close()
+
+
+def test_whatever_answered_where_the_router_was_it_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq gives a connection up for good whose other end has once spoken what is no ZMTP."""
+    monkeypatch.setattr(control_module, "UNSENDABLE_S_MAX", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        stranger.settimeout(0)
+        endpoint = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
+        settings = GpuDaemonSettings(engine="noop", device="cpu", router_endpoint=endpoint)
+        control = Control(settings, LogSettings(level="error"), introduce(settings, find_device("cpu")))
+        met = 0
+
+        def met_twice() -> bool:
+            nonlocal met
+            control._turn()
+            with suppress(BlockingIOError):
+                peer, _ = stranger.accept()
+                with peer, suppress(OSError):
+                    peer.sendall(bytes(100))
+                    peer.settimeout(5)
+                    while peer.recv(4096):  # until it has hung up
+                        pass
+                met += 1
+            return met == 2
+
+        try:
+            wait_until(met_twice)
+        finally:
+            control.close()
 
 
 def test_malformed_frames_are_answered_and_change_nothing(router: FakeRouter, start: Callable[..., Daemon]) -> None:
