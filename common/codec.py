@@ -22,12 +22,14 @@ from common.messages import (
     Message,
     Rid,
 )
+from common.text import clip
 
 VERSION = b"GS1"
 HEADER_BYTES_MAX = 64 * 1024
 PART_BYTES_MAX = 512 * 1024
 PARTS_MAX = 128
 PAYLOAD_BYTES_MAX = PART_BYTES_MAX * PARTS_MAX
+WHY_BYTES_MAX = 500  # of a decoder's own words, which may repeat what it was given
 _HEAD_FRAMES = 3
 
 Buffer: TypeAlias = bytes | memoryview
@@ -106,9 +108,11 @@ def _decode(decoder: msgspec.msgpack.Decoder[Message], header: Buffer) -> Messag
     try:
         return decoder.decode(header)
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"the header does not fit: {error}", rid=_rid_of(header)) from None
+        raise ProtocolError(
+            f"the header does not fit: {clip(str(error), WHY_BYTES_MAX)}", rid=_rid_of(header)
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"the header is not one msgpack map: {error}") from None
+        raise ProtocolError(f"the header is not one msgpack map: {clip(str(error), WHY_BYTES_MAX)}") from None
     except (RecursionError, ValueError, OverflowError, MemoryError) as error:
         raise ProtocolError(f"the header cannot be read: {type(error).__name__}") from None
 
@@ -128,7 +132,15 @@ def _refuse_repeated_keys(header: Buffer) -> None:
         if len({key for key, _ in items}) != len(items):
             raise ProtocolError("the header names a key twice")
 
-    msgpack.unpackb(header, object_pairs_hook=pairs)
+    try:
+        msgpack.unpackb(header, object_pairs_hook=pairs)
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+        msgpack.UnpackException,
+    ) as error:  # in what nobody decodes: see ERROR
+        raise ProtocolError(f"the header cannot be read: {type(error).__name__}") from None
 
 
 def _check_payload(message: Message, payload: Sequence[Buffer]) -> None:

@@ -33,12 +33,12 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     side_min: Side = 256
     side_max: Side = 2048
     side_multiple: Side = 16
-    pixels_max: int = 4_194_304
+    pixels_max: Annotated[int, Meta(ge=1, le=2**31)] = 4_194_304
     enlarges: bool = False
     enlarged_side_max: Side = 2048
     steps: Annotated[int, Meta(ge=1, le=1000)] = 28  # default
     steps_max: Annotated[int, Meta(ge=1, le=1000)] = 100
-    guidance_scale: float = 3.5  # default; meaningless where not `guided`
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)] = 3.5  # default; meaningless where not `guided`
     guided: bool = True  # takes guidance_scale
     prompt_tokens_max: int = 512  # longer prompts are cut, with a warning
 

@@ -1,16 +1,16 @@
 """What a daemon has to say to the router while the connection takes it, and while it does not.
 
 Pure: sending is a function that is handed in. Ends may never be lost and go out in order; what the next
-message says better may be lost; a REGISTER makes everything before it void.
+message says better, and complaints, may be lost; a REGISTER makes everything before it void.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from common.codec import Buffer, encode
-from common.messages import Heartbeat, Message, Register, WorkerProgress
+from common.messages import ErrorReply, Heartbeat, Message, Register, WorkerProgress
 
-LOSSY = (Heartbeat, WorkerProgress)
+LOSSY = (Heartbeat, WorkerProgress, ErrorReply)
 
 
 class Outbox:

@@ -202,8 +202,9 @@ class Broker:
     def _unreadable(self, event: Unreadable) -> None:
         state = self._state
         state.totals.protocol_errors += 1
-        reply = ErrorReply(rid=event.rid, code="protocol_error", message=event.reason)
-        state.out.append((ToClient if event.side == "client" else ToWorker)(event.peer, reply))
+        if event.answered:
+            reply = ErrorReply(rid=event.rid, code="protocol_error", message=event.reason)
+            state.out.append((ToClient if event.side == "client" else ToWorker)(event.peer, reply))
         if state.now - self._unreadable_logged_now >= UNREADABLE_LOG_INTERVAL_S:
             self._unreadable_logged_now = state.now
             total = state.totals.protocol_errors

@@ -35,7 +35,7 @@ from router.records import KeyForgotten, KeyTaken
 from router.speeds import Trust
 from router.state import RouterState
 from router.teller import Teller
-from router.views import status_reply
+from router.views import page, status_reply
 
 OWNER = "local"
 DRAINING_RETRY_AFTER_S = 5.0
@@ -244,9 +244,9 @@ class Clients:
 
     def _dead_letters(self, message: DeadLettersQuery) -> DeadLettersReply:
         letters = [job for job in self._state.dead.values() if job.owner == OWNER]
-        page = letters[message.letters_from : message.letters_from + DEAD_LETTERS_PER_PAGE]
-        views = tuple(self._state.view(job) for job in page)
-        return DeadLettersReply(rid=message.rid, letters=views, letters_total=len(letters))
+        views = (self._state.view(job) for job in letters[message.letters_from :])
+        shown = page(views, count_max=DEAD_LETTERS_PER_PAGE)
+        return DeadLettersReply(rid=message.rid, letters=shown, letters_total=len(letters))
 
     def unreachable(self, event: SendFailed) -> None:
         """A client did not get a message: a lost PROGRESS is nothing, an end waits for its next WATCH."""

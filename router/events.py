@@ -53,12 +53,13 @@ class WorkerSaid(Event, frozen=True, kw_only=True):
 
 
 class Unreadable(Event, frozen=True, kw_only=True):
-    """Frames that are no message. `rid` is '' where it could not be read."""
+    """Frames that are no message. `rid` is '' where it could not be read; `answered`: an ERROR never is."""
 
     side: Side
     peer: Peer
     rid: str
     reason: str
+    answered: bool = True
 
 
 class SendFailed(Event, frozen=True, kw_only=True):

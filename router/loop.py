@@ -160,7 +160,10 @@ class Loop:
         try:
             message = (FROM_CLIENT if side == "client" else FROM_WORKER).decode(frames)
         except ProtocolError as error:
-            return Unreadable(wall=self._wall, side=side, peer=peer, rid=error.rid, reason=error.message)
+            answered = head[1:2] != [ErrorReply.NAME]
+            return Unreadable(
+                wall=self._wall, side=side, peer=peer, rid=error.rid, reason=error.message, answered=answered
+            )
         if side == "worker":
             return WorkerSaid(wall=self._wall, peer=peer, message=message, payload=payload)
         if isinstance(message, Submit | Requeue):

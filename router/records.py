@@ -10,6 +10,9 @@ from msgspec import Struct
 
 from common.messages import ErrorInfo, JobMoment, JobOrder, Note, Picture, Timings
 from common.models import ModelCard
+from common.text import clip
+
+DETAIL_BYTES_MAX = 300  # of one moment of a job's history, all of which one JOB brings
 
 
 class Record(Struct, frozen=True, kw_only=True, tag=True):
@@ -156,11 +159,12 @@ def moment(record: JobRecord) -> JobMoment | None:
         case JobStarted():
             return JobMoment(at=record.started_at, event="started")
         case JobRequeued():
-            return JobMoment(at=record.at, event="requeued", detail=record.reason)
+            return JobMoment(at=record.at, event="requeued", detail=clip(record.reason, DETAIL_BYTES_MAX))
         case JobDone():
             return JobMoment(at=record.ended_at, event="done")
         case JobFailed():
-            return JobMoment(at=record.ended_at, event="failed", detail=f"{record.error.code}: {record.error.message}")
+            why = clip(f"{record.error.code}: {record.error.message}", DETAIL_BYTES_MAX)
+            return JobMoment(at=record.ended_at, event="failed", detail=why)
         case JobCancelled():
             return JobMoment(at=record.ended_at, event="cancelled")
         case JobRevived():

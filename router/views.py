@@ -6,7 +6,11 @@ Pure. Only reads; every number is counted where it arises, never made up here.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
 
 from common.messages import (
     STATUS_WORKERS_PER_PAGE,
@@ -17,6 +21,7 @@ from common.messages import (
     StatusReply,
     WorkerView,
 )
+from common.text import clip
 from router.jobs import Job, JobState
 
 if TYPE_CHECKING:
@@ -24,7 +29,10 @@ if TYPE_CHECKING:
     from router.plan import Plan
     from router.state import RouterState
 
-TEXT_CHARS_MAX = 200  # of details and paths, so that a page of STATUS fits its header
+TEXT_BYTES_MAX = 200  # of details and paths
+PAGE_BYTES_MAX = 60 * 1024  # of a header of HEADER_BYTES_MAX: what follows in pages has what the rest leaves of it
+_encoder = msgspec.msgpack.Encoder()
+V = TypeVar("V", JobView, WorkerView)
 _SHOWN = {JobState.DISPATCHED: "queued", JobState.STORING: "running"}
 
 
@@ -80,7 +88,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
         device=worker.device,
         load=worker.load,
         state="suspect" if away else worker.state,
-        detail=detail[:TEXT_CHARS_MAX],
+        detail=clip(detail, TEXT_BYTES_MAX),
         models=tuple(worker.models),
         busy=running is not None,
         job_id=running.job_id if running else "",
@@ -100,25 +108,38 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
     )
 
 
+def page(views: Iterable[V], *, count_max: int, bytes_max: int = PAGE_BYTES_MAX) -> tuple[V, ...]:
+    """As many as one header has room for, and at least one of them."""
+    found: list[V] = []
+    for view in islice(views, count_max):
+        bytes_max -= len(_encoder.encode(view))
+        if found and bytes_max < 0:
+            break
+        found.append(view)
+    return tuple(found)
+
+
 def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply:
     """One page of workers, all models, the counts."""
     plan = state.plan(exact=True)
     everyone = sorted(state.fleet.workers.values(), key=_by_name)
+    models = tuple(
+        ModelView(
+            card=card,
+            workers=len(state.fleet.serving(name)),
+            model_path=clip(state.model_paths.get(name, ""), TEXT_BYTES_MAX),
+        )
+        for name, card in state.cards.items()
+    )
     return StatusReply(
         rid=rid,
-        workers=tuple(
-            worker_view(state, worker, plan)
-            for worker in everyone[workers_from : workers_from + STATUS_WORKERS_PER_PAGE]
+        workers=page(
+            (worker_view(state, worker, plan) for worker in everyone[workers_from:]),
+            count_max=STATUS_WORKERS_PER_PAGE,
+            bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)),
         ),
         workers_total=len(everyone),
-        models=tuple(
-            ModelView(
-                card=card,
-                workers=len(state.fleet.serving(name)),
-                model_path=state.model_paths.get(name, "")[:TEXT_CHARS_MAX],
-            )
-            for name, card in state.cards.items()
-        ),
+        models=models,
         default_model=state.default_model,
         stats=_stats(state, plan),
         limits=_limits(state),

@@ -5,6 +5,8 @@ state is asked: the current one ends the job, a repeated one is acknowledged aga
 Messages of another epoch are ignored, those two apart.
 """
 
+from collections.abc import Sequence
+
 from msgspec.structs import replace
 
 from common.errors import ERRORS, GenServeError
@@ -27,6 +29,7 @@ from common.messages import (
     WorkerMessage,
     WorkerProgress,
 )
+from common.text import clip
 from router.commands import DropResult, ToWorker
 from router.events import Peer, ResultStored, SendFailed, WorkerSaid
 from router.fleet import Worker
@@ -37,7 +40,7 @@ from router.retry import INFRASTRUCTURE
 from router.state import RouterState
 
 MODELS_MAX = 32  # remembered at once; unserved ones go first
-DESCRIPTION_CHARS_MAX = 200
+DESCRIPTION_BYTES_MAX = 200
 
 
 class Workers:
@@ -104,13 +107,13 @@ class Workers:
     def _register(self, message: Register, peer: Peer) -> None:
         state = self._state
         try:
-            self._check_models(message)
+            forgotten = self._models_to_forget(message)
             worker = state.fleet.register(message, peer, state.now)
         except GenServeError as error:
             state.log("warning", "worker.refused", worker_id=message.worker_id, code=error.code, message=error.message)
             state.out.append(ToWorker(peer, ErrorReply(code=error.code, message=error.message)))
             return
-        self._learn_models(message)
+        self._learn_models(message, forgotten)
         keep, drop = self._reconcile(worker, message)
         welcome = Welcome(
             nonce=message.nonce,
@@ -151,20 +154,25 @@ class Workers:
             self._lifecycle.lose(state.jobs[job_id], f"{worker.worker_id} registered without it")
         return tuple(keep), tuple(drop)
 
-    def _check_models(self, message: Register) -> None:
-        state = self._state
-        new = {card.name for card in message.models} - set(state.cards)
-        unserved = [name for name in state.cards if not state.fleet.serving(name) and not state.room.needing[name]]
-        if len(state.cards) + len(new) - len(unserved) > MODELS_MAX:
+    def _models_to_forget(self, message: Register) -> list[str]:
+        """Those that must make room for its own. Raises GenServeError unavailable where that is not enough."""
+        state, offered = self._state, {card.name for card in message.models}
+        over = len(offered | set(state.cards)) - MODELS_MAX
+        if over <= 0:
+            return []
+        others = (name for name in state.cards if name not in offered)
+        unserved = [name for name in others if not state.fleet.serving(name) and not state.room.needing[name]]
+        if over > len(unserved):
             raise GenServeError("unavailable", f"{MODELS_MAX} models are served; no more are taken")
-        for name in unserved[: max(0, len(state.cards) + len(new) - MODELS_MAX)]:
+        return unserved[:over]
+
+    def _learn_models(self, message: Register, forgotten: Sequence[str]) -> None:
+        state = self._state
+        for name in forgotten:
             del state.cards[name], state.model_paths[name]
             state.append(ModelForgotten(name=name))
-
-    def _learn_models(self, message: Register) -> None:
-        state = self._state
         for told in message.models:
-            card = replace(told, description=told.description[:DESCRIPTION_CHARS_MAX])
+            card = replace(told, description=clip(told.description, DESCRIPTION_BYTES_MAX))
             if state.cards.get(card.name) == card and state.model_paths[card.name] == message.model_path:
                 continue
             if card.name in state.cards and state.cards[card.name] != card:

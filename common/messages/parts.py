@@ -19,6 +19,7 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 PartBytes = Annotated[int, Meta(ge=1, le=512 * 1024)]
 Parts = Annotated[tuple[PartBytes, ...], Meta(max_length=128)]
+Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 
 
@@ -50,19 +51,19 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
 class JobOrder(Struct, frozen=True, kw_only=True):
     """One picture as the router orders it: every choice made."""
 
-    prompt: str
-    negative_prompt: str
-    model: str
-    width: int  # of the picture delivered
-    height: int
-    drawn_width: int  # of the picture the model draws; enlarged where smaller than asked
-    drawn_height: int
-    steps: int
-    guidance_scale: float
-    true_cfg_scale: float  # 1: no second pass for the negative prompt
-    seed: int
-    priority: int
-    client: str
+    prompt: Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
+    negative_prompt: Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)]
+    model: Label
+    width: Side  # of the picture delivered
+    height: Side
+    drawn_width: Side  # of the picture the model draws; enlarged where smaller than asked
+    drawn_height: Side
+    steps: Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+    guidance_scale: Annotated[float, Meta(ge=0, le=100)]
+    true_cfg_scale: Annotated[float, Meta(ge=1, le=100)]  # 1: no second pass for the negative prompt
+    seed: Seed
+    priority: Annotated[int, Meta(ge=-10, le=10)]
+    client: Label
     save: bool
 
 

@@ -12,8 +12,8 @@ from common.messages.parts import (
 )
 from common.models import ModelCard
 
-DEAD_LETTERS_PER_PAGE = 8  # likewise: each may carry notes of a few thousand characters
-STATUS_WORKERS_PER_PAGE = 48  # so that a STATUS header stays below HEADER_BYTES_MAX
+STATUS_WORKERS_PER_PAGE = 48  # at most: fewer where they are so long that one header has no room for them
+DEAD_LETTERS_PER_PAGE = 8  # likewise
 
 
 class WorkerView(Struct, frozen=True, kw_only=True):

@@ -24,6 +24,10 @@ from common.messages.parts import (
 )
 from common.models import ModelCard
 
+HELD_TOKENS_MAX = 64  # that one daemon may list
+Tokens = Annotated[tuple[Token, ...], Meta(max_length=HELD_TOKENS_MAX)]
+Interval = Annotated[float, Meta(gt=0, le=1e7)]  # as the settings have it
+
 # --- daemon -> router --------------------------------------------------------------------------
 
 
@@ -39,7 +43,7 @@ class Register(Message, frozen=True, kw_only=True):
     models: Annotated[tuple[ModelCard, ...], Meta(min_length=1, max_length=16)]
     model_path: Text = ""
     job_timeout_s: Seconds = 0.0
-    tokens: Annotated[tuple[HeldToken, ...], Meta(max_length=64)] = ()
+    tokens: Annotated[tuple[HeldToken, ...], Meta(max_length=HELD_TOKENS_MAX)] = ()
     version: Label = ""
 
 
@@ -131,22 +135,22 @@ class Welcome(Message, frozen=True, kw_only=True):
     """Registered. Every daemon message from here on carries `epoch`."""
 
     NAME = b"WELCOME"
-    nonce: str
-    epoch: int
-    heartbeat_interval_s: float
-    dead_after_s: float
-    keep: tuple[Token, ...] = ()
-    drop: tuple[Token, ...] = ()
+    nonce: Label
+    epoch: Count
+    heartbeat_interval_s: Interval
+    dead_after_s: Interval
+    keep: Tokens = ()
+    drop: Tokens = ()
 
 
 class Dispatch(Message, frozen=True, kw_only=True):
     """Draw this. Uses one credit."""
 
     NAME = b"DISPATCH"
-    epoch: int
+    epoch: Count
     token: Token
     job: JobOrder
-    remaining_s: float  # until the job's deadline
+    remaining_s: Seconds  # until the job's deadline
 
 
 class CancelToken(Message, frozen=True, kw_only=True):

@@ -143,6 +143,22 @@ def test_repeated_keys_are_refused_from_clients() -> None:
     assert FROM_CLIENT.decode(encode(Ping(rid="r"))) == Ping(rid="r")
 
 
+def test_an_error_with_what_nobody_reads_is_decoded_or_refused_like_any_other() -> None:
+    """ERROR is not strict about fields, so its unknown ones are seen by the search for repeated keys alone."""
+    known = b"\xa4code\xa1c\xa7message\xa1m"
+    assert FROM_CLIENT.decode([b"GS1", b"ERROR", b"\x83" + known + b"\xa1x\x01"]).NAME == b"ERROR"
+    for odd in (b"\xa3\xed\xa0\x80", b"\xa1\xff", b"\x81\x90\xc0", b"\x91" * 20_000 + b"\xc0", b"\xc7\x01\xff\x00"):
+        with pytest.raises(ProtocolError, match="cannot be read"):
+            FROM_CLIENT.decode([b"GS1", b"ERROR", b"\x83" + known + b"\xa1x" + odd])
+
+
+def test_a_refusal_never_repeats_all_that_it_was_given() -> None:
+    for field in ({"x" * 65_000: 1, "rid": "r"}, {"rid": "r", "job": {"prompt": "x", "y" * 65_000: 1}}):
+        with pytest.raises(ProtocolError) as caught:
+            FROM_CLIENT.decode([b"GS1", b"SUBMIT", msgpack.packb(field)])
+        assert len(caught.value.message) < 600
+
+
 def test_the_request_is_named_wherever_its_name_could_be_read() -> None:
     header = msgpack.packb({"rid": "r7"})
     for frames in ([b"GS1", b"PING", header, b"extra"], [b"GS1", b"NOPE", header]):

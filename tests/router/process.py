@@ -68,6 +68,7 @@ class Daemon(Dealer):
     def __init__(self, context: Any, endpoint: str, name: str = "w") -> None:
         super().__init__(context, endpoint)
         self.name = name
+        self.card, self.boot_id = CARD, "b"
         self.nonces = 0
         self.epoch = 0
         self.granted = 0
@@ -77,8 +78,8 @@ class Daemon(Dealer):
         self.nonces += 1
         tokens = [{"token": token, "stage": stage} for token, stage in held]
         self.send(
-            b"REGISTER", worker_id=self.name, boot_id="b", nonce=str(self.nonces), host="h",
-            device={"device": self.name, "kind": "cpu"}, models=[CARD], tokens=tokens,
+            b"REGISTER", worker_id=self.name, boot_id=self.boot_id, nonce=str(self.nonces), host="h",
+            device={"device": self.name, "kind": "cpu"}, models=[self.card], tokens=tokens,
         )  # fmt: skip
         while True:
             welcome, _ = self.until(b"WELCOME")
@@ -131,7 +132,7 @@ class RouterProcess:
 
     def start(self, *, wait: bool = True, file_bytes_max: int = resource.RLIM_INFINITY) -> "RouterProcess":
         self.lives += 1
-        with self._log.open("wb") as log, self._errors.open("wb") as errors:
+        with self.log_path.open("wb") as log, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", _CODE],
                 env={**os.environ, **self.environment},
@@ -146,7 +147,7 @@ class RouterProcess:
         return self
 
     @property
-    def _log(self) -> Path:
+    def log_path(self) -> Path:
         return self.folder / f"router-{self.lives}.log"
 
     @property
@@ -160,7 +161,7 @@ class RouterProcess:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The complete log lines of one event, of this life."""
-        lines = self._log.read_text("utf-8").split("\n")[:-1]
+        lines = self.log_path.read_text("utf-8").split("\n")[:-1]
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
     def wait_event(self, name: str) -> dict[str, Any]:
