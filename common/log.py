@@ -1,18 +1,24 @@
 """Structured logs: one event a line, JSON for machines, a readable form with icons for a person.
 
-Every line has `event` (a stable dotted name), `level`, `time` (UTC) and `process`. Lines about a job carry
-`job_id` and `job`, its first eight characters; failures carry `traceback`. Prompts appear at debug only.
+Every line has `event` (a stable dotted name; docs/logs.md lists them), `level`, `time` (UTC) and `process`. Lines about
+a job carry `job_id` and `job`, its first eight characters; failures carry `traceback`. Prompts appear at debug only.
+Under systemd each line begins with its priority, `<3>` to `<7>`, which the journal takes off again.
 """
 
+import io
+import json
 import logging
+import math
 import os
 import sys
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
+from common.priority import prioritized, to_journal
 from common.settings import LogSettings
 
 ICONS = {
@@ -25,6 +31,8 @@ ICONS = {
 }
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("event", "level", "time", "process")
+LINE_BYTES_MAX = 47 * 1024  # the journal cuts at LineMax, 48 KiB, wherever that is
+CUT_BYTES_MIN = 256  # what stays of a field that is cut
 _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
@@ -32,6 +40,8 @@ _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by
 def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
     """Make every later `get_logger()` of this process write to stdout as `settings` says."""
     readable = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale: a line with an odd character is still a line
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -42,7 +52,7 @@ def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("event"),
             _traceback,
-            _console if readable else structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
+            _Line(_console if readable else json_line, marked=to_journal(sys.stdout)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(sys.stdout))),
@@ -60,6 +70,73 @@ def get_logger() -> FilteringBoundLogger:
 def write(logger: FilteringBoundLogger, level: str, event: str, fields: Mapping[str, Any]) -> None:
     """Write one line that a pure room has decided on."""
     logger.log(_LEVELS[level], event, **fields)
+
+
+def json_line(event: Mapping[str, Any]) -> str:
+    """One JSON object of at most LINE_BYTES_MAX: of what is too long the middle is left out, and `cut` names it."""
+    text = _json(event)
+    if len(text) * 4 <= LINE_BYTES_MAX or _bytes(text) <= LINE_BYTES_MAX:
+        return text
+    fields: dict[str, Any] = {**event, "cut": []}
+    sizes = {key: _bytes(_json({"": value})) for key, value in event.items() if key not in _FIRST}
+    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        whole = event[key] if isinstance(event[key], str) else _json({"": event[key]})[len('{"": ') : -1]
+        fields["cut"].append(key)
+        # As much as fits: in bytes of JSON a character may be six times as long as it is.
+        rooms = range(CUT_BYTES_MIN, max(CUT_BYTES_MIN + 1, sizes[key]), CUT_BYTES_MIN)
+        fits = bisect_left(rooms, True, key=lambda room: not _fits({**fields, key: _without_middle(whole, room)}))
+        fields[key] = _without_middle(whole, rooms[max(0, fits - 1)])
+        if fits:
+            return _json(fields)
+    return _json({key: event[key] for key in _FIRST if key in event} | {"cut": ["everything"]})
+
+
+def _fits(fields: Mapping[str, Any]) -> bool:
+    return _bytes(_json(fields)) <= LINE_BYTES_MAX
+
+
+def _without_middle(text: str, bytes_max: int) -> str:
+    """The beginning and, twice as long, the end: a traceback ends with what happened."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= bytes_max:
+        return text
+    first, last = bytes_max // 3, 2 * bytes_max // 3
+    begin, end = (part.decode("utf-8", "ignore") for part in (data[:first], data[-last:]))
+    return f"{begin} … {len(data) - first - last} bytes left out … {end}"
+
+
+def _json(event: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(event, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:  # nan and the infinities, which are no JSON
+        return json.dumps(_finite(event), ensure_ascii=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "backslashreplace"))
+
+
+class _Line:
+    """The last of the processors: an event as text, with its priority where the journal reads it."""
+
+    def __init__(self, render: Callable[[EventDict], str], *, marked: bool) -> None:
+        self._render = render
+        self._marked = marked
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
+        level = str(event.get("level", ""))
+        text = self._render(event)
+        return prioritized(text, level) if self._marked else text
 
 
 class _Output:
@@ -109,7 +186,7 @@ def _traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {**{key: event[key] for key in _FIRST if key in event}, **event}
 
 
-def _console(_: WrappedLogger, __: str, event: EventDict) -> str:
+def _console(event: EventDict) -> str:
     name, level = str(event.pop("event")), str(event.pop("level"))
     icon = ICONS.get(level) or ICONS.get(name) or "  "
     clock = str(event.pop("time"))[11:19]
@@ -126,4 +203,11 @@ def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     text = str(value)
-    return repr(text) if " " in text and "\n" not in text else text
+    if not text.isprintable():  # nobody writes lines of their own, or to the terminal
+        return _escaped(text)
+    return repr(text) if " " in text else text
+
+
+def _escaped(text: str) -> str:
+    escaped = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return f"'{''.join(escaped)}'"

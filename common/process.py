@@ -14,6 +14,7 @@ from types import FrameType
 import setproctitle
 
 from common.errors import GenServeError
+from common.priority import prioritized, to_journal
 
 EXIT_OK = 0
 EXIT_IOERR = 74  # EX_IOERR of sysexits.h
@@ -72,5 +73,8 @@ def explain(error: GenServeError) -> str:
 
 def exit_config(error: GenServeError) -> int:
     """Tell a person on stderr why this process cannot start; the status to end with."""
-    print(f"genserve: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201  # said to a person, not logged
+    text = f"genserve: {explain(error)}"
+    if to_journal(sys.stderr):
+        text = prioritized(text, "error")
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # said to a person, not logged
     return EXIT_CONFIG

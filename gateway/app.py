@@ -79,9 +79,9 @@ class Server:
         self._link.open()
         await self._runner.setup()
         assert self._runner.server is not None
-        self._http = await asyncio.get_running_loop().create_server(
-            protocol_factory(self._runner.server, self._gateway.settings), sock=self._listener, backlog=LISTEN_BACKLOG
-        )
+        factory = protocol_factory(self._runner.server, self._gateway.settings, self._gateway.lines)
+        loop = asyncio.get_running_loop()
+        self._http = await loop.create_server(factory, sock=self._listener, backlog=LISTEN_BACKLOG)
 
     def cut(self) -> None:
         """Make `stop` wait no longer for open requests."""
@@ -103,6 +103,7 @@ class Server:
         self._link.keep_jobs()  # a gateway that stops cancels nothing: who had a key finds its job again
         await self._runner.cleanup()
         await self._link.close()
+        self._gateway.lines.close()
 
 
 async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:

@@ -12,9 +12,9 @@ from typing import cast
 from aiohttp import web
 
 from common.errors import GenServeError
-from common.log import get_logger
 from common.settings import GatewaySettings
 from gateway.dialects.errors import HttpError
+from gateway.lines import Lines
 from gateway.middleware import error_response, refused_unrouted
 
 LINGER_S = 2.0  # for the rest of a body that is answered for already; also while stopping
@@ -24,9 +24,11 @@ TURNED_AWAY_S = 1.0  # that a connection too many is given to ask and to read it
 class Connection(web.RequestHandler):
     """A connection whose every answer is the one error body, and ends in time."""
 
-    __slots__ = ("_send_timeout_s",)
+    __slots__ = ("_lines", "_send_timeout_s")
 
-    def __init__(self, manager: web.Server, settings: GatewaySettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, manager: web.Server, settings: GatewaySettings, lines: Lines, loop: asyncio.AbstractEventLoop
+    ) -> None:
         quiet = logging.getLogger("genserve.access")  # the middleware writes the line of each request
         quiet.disabled = True
         super().__init__(
@@ -37,6 +39,7 @@ class Connection(web.RequestHandler):
             lingering_time=LINGER_S,
             auto_decompress=False,
         )
+        self._lines = lines
         self._send_timeout_s = settings.send_timeout_s
 
     def handle_error(
@@ -47,7 +50,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never became a request."""
-        get_logger().info("http.malformed", peer=request.remote, status=status, error=type(exc).__name__)
+        self._lines.write("info", "http.malformed", peer=request.remote, status=status, error=type(exc).__name__)
         reason = (message or "").strip().partition("\n")[0].rstrip(": ")  # further lines draw where, for a terminal
         refusal = HttpError(
             status, f"this is not HTTP/1.1 as it should be: {reason}", next_step="correct what the message names"
@@ -66,7 +69,7 @@ class Connection(web.RequestHandler):
             async with asyncio.timeout(self._send_timeout_s):
                 return await super().finish_response(request, resp, start_time)
         except TimeoutError:
-            get_logger().warning("http.unread", peer=request.remote, send_timeout_s=self._send_timeout_s)
+            self._lines.write("warning", "http.unread", peer=request.remote, send_timeout_s=self._send_timeout_s)
             if self.transport is not None:
                 self.transport.abort()  # close() would wait until the rest is read
             return resp, True
@@ -75,15 +78,16 @@ class Connection(web.RequestHandler):
 class TurnedAway(asyncio.Protocol):
     """A connection too many: whatever it asks is answered 503, and it is closed."""
 
-    def __init__(self, connections_max: int) -> None:
+    def __init__(self, connections_max: int, lines: Lines) -> None:
         self._connections_max = connections_max
+        self._lines = lines
         self._told = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Give it a moment to ask: some clients overlook an answer that comes before the question."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
         self._end = asyncio.get_running_loop().call_later(TURNED_AWAY_S, self._transport.abort)
-        get_logger().warning("http.connections_full", connections_max=self._connections_max)
+        self._lines.write("warning", "http.connections_full", connections_max=self._connections_max)
 
     def data_received(self, _data: bytes) -> None:
         """Answer the first bytes; the rest is read and dropped, so that the answer is not lost with it."""
@@ -97,14 +101,16 @@ class TurnedAway(asyncio.Protocol):
         self._end.cancel()
 
 
-def protocol_factory(manager: web.Server, settings: GatewaySettings) -> Callable[[], asyncio.BaseProtocol]:
+def protocol_factory(
+    manager: web.Server, settings: GatewaySettings, lines: Lines
+) -> Callable[[], asyncio.BaseProtocol]:
     """Makes the protocol of each new connection."""
     loop = asyncio.get_running_loop()
 
     def make() -> asyncio.BaseProtocol:
         if len(manager.connections) >= settings.connections_max:
-            return TurnedAway(settings.connections_max)
-        return Connection(manager, settings, loop)
+            return TurnedAway(settings.connections_max, lines)
+        return Connection(manager, settings, lines, loop)
 
     return make
 

@@ -17,6 +17,7 @@ from common.settings import GatewaySettings, Loaded
 from gateway.dialects import keys, models
 from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
+from gateway.lines import Lines
 from gateway.link import RouterLink
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
@@ -38,6 +39,7 @@ class Gateway:
         self.link = link
         self.version = version
         self.log = get_logger().bind()  # bound once, not for each line
+        self.lines = Lines()
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0

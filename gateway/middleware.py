@@ -16,14 +16,16 @@ from aiohttp import web
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
+from common.log import write
 from common.sockets import is_loopback
 from gateway.context import GATEWAY, reply
-from gateway.dialects import generate
+from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 
 JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
+PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _boot = uuid.uuid4().hex[:8]
 _numbers = itertools.count(1)
@@ -123,7 +125,8 @@ def _refusal_of(error: web.HTTPException, request: web.Request) -> HttpError:
 
 def _failure_fields(error: GenServeError) -> dict[str, object]:
     job_id = getattr(error, "job_id", None)
-    return {"code": error.code, "error": error.message, **({"job_id": job_id} if job_id else {})}
+    message = f"{error.param} is not right" if error.param in PRIVATE else error.message  # which may quote it
+    return {"code": error.code, "error": message, **({"job_id": job_id} if job_id else {})}
 
 
 def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> None:
@@ -132,13 +135,17 @@ def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> N
         fields["job_id"] = job_ids[0]
         if len(job_ids) > 1:
             fields["job_ids"] = job_ids
-    log = request.app[GATEWAY].log
-    write = log.debug if request.path in QUIET_PATHS else log.error if status >= 500 else log.info
-    write(
-        "http.request",
-        method=request.method,
-        path=request.path[:SHOWN_PATH_CHARS_MAX],
-        status=status,
-        peer=request.remote,
+    fields = {
+        "method": request.method,
+        "path": request.path[:SHOWN_PATH_CHARS_MAX],
+        "status": status,
+        "peer": request.remote,
         **fields,
-    )
+    }
+    gateway = request.app[GATEWAY]
+    level = "debug" if request.path in QUIET_PATHS else "error" if status >= 500 else "info"
+    refused = 400 <= status < 500 or status == HTTPStatus.SERVICE_UNAVAILABLE
+    if refused and "job_id" not in fields:  # of refusals that are alike one line a second
+        gateway.lines.write(level, "http.request", **fields)
+    else:
+        write(gateway.log, level, "http.request", fields)

@@ -12,8 +12,10 @@ import os
 import socket
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from math import inf
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,6 +25,7 @@ from common import log
 from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
 from common.errors import GenServeError, ProtocolError
+from common.flood import Flood
 from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
@@ -118,6 +121,7 @@ class Control:
         self._log_settings = log_settings
         self._device = introduction.device
         self._log = log.get_logger()
+        self._flood = Flood()
         self._session = Session(introduction, settings)
         self._supervisor = Supervisor(
             self._engine_command,
@@ -150,6 +154,7 @@ class Control:
         """Until everything is said and done, or the operator insists."""
         while not self._stopping:
             self._turn()
+        self._write_held_back(inf)
 
     def close(self) -> None:
         """Leave no process, no socket and no file behind."""
@@ -184,6 +189,7 @@ class Control:
         self._read_engine()
         self._reap()
         self._handle(Tick())
+        self._write_held_back(now)
 
     def _wait(self) -> set[object]:
         watched = (self._router, bool(self._outbox), self._engine, self._supervisor.pidfd)
@@ -215,13 +221,21 @@ class Control:
             case ToEngine():
                 self._to_engine(command.message)
             case Log():
-                log.write(self._log, command.level, command.event, command.fields)
+                self._write(command.level, command.event, command.fields)
             case KillEngine():
                 self._kill(command.reason)
             case Reconnect():
                 self._reconnect()
             case Leave():
                 self._stopping, self._last_words_ms = True, LAST_WORDS_MS
+
+    def _write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        if self._flood.passes(level, event, fields, monotonic_s()):
+            log.write(self._log, level, event, fields)
+
+    def _write_held_back(self, now: float) -> None:
+        for level, event, fields in self._flood.due(now):
+            log.write(self._log, level, event, fields)
 
     # --- the router ----------------------------------------------------------------------------
 
@@ -254,7 +268,7 @@ class Control:
             try:
                 message = TO_WORKER.decode(frames)
             except ProtocolError as error:
-                self._log.warning("router.malformed", message=error.message[:ERROR_CHARS_MAX])
+                self._write("warning", "router.malformed", {"message": error.message[:ERROR_CHARS_MAX]})
                 if frames[1:2] != [ErrorReply.NAME]:  # an ERROR is never answered
                     self._outbox.say(ErrorReply(code=error.code, message=error.message[:ERROR_CHARS_MAX]))
             else:

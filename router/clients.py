@@ -82,9 +82,7 @@ class Clients:
         if known is None:
             return None
         if known.digest != digest(submit):
-            raise GenServeError(
-                "key_conflict", f"the key {submit.key!r} stands for a job with another body", param="key"
-            )
+            raise GenServeError("key_conflict", "this key stands for a job with another body", param="key")
         job = self._state.jobs.get(known.job_id)
         if job is None:
             raise GenServeError(

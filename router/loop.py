@@ -10,6 +10,7 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import zmq
@@ -19,6 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from common import clock, log
 from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
 from common.errors import GenServeError, ProtocolError
+from common.flood import Flood
 from common.messages import ErrorReply, Message, Requeue, Submit
 from common.sockets import Socket
 from router.broker import Broker
@@ -76,6 +78,7 @@ class Loop:
         self._ticked_now = clock.monotonic_s()
         self._drain_asked: DrainAsked | None = None
         self._storage_full = False
+        self._flood = Flood()
         self._running = True
 
     def drain(self, *, patient: bool = False) -> None:
@@ -108,6 +111,7 @@ class Loop:
             self._take_stored()
             self._take_time()
             self._work_off()
+        self._write_held_back(inf)
 
     # --- events --------------------------------------------------------------------------------
 
@@ -117,6 +121,7 @@ class Loop:
             self._ticked_now = now
             self._look_at_storage()
             self._events.append(Tick(wall=self._wall))
+            self._write_held_back(now)
         if self._drain_asked is not None:
             self._events.append(replace(self._drain_asked, wall=self._wall))  # as of now, as every event
             self._drain_asked = None
@@ -231,9 +236,14 @@ class Loop:
             case ToWorker():
                 self._send("worker", command.peer, command.message)
             case Log():
-                log.write(self._logger, command.level, command.event, command.fields)
+                if self._flood.passes(command.level, command.event, command.fields, clock.monotonic_s()):
+                    log.write(self._logger, command.level, command.event, command.fields)
             case Stop():
                 self._running = False
+
+    def _write_held_back(self, now: float) -> None:
+        for level, event, fields in self._flood.due(now):
+            log.write(self._logger, level, event, fields)
 
     def _picture(self, job_id: str) -> Sequence[zmq.Frame]:
         found = self._journal.fetch(job_id)

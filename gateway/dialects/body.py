@@ -81,6 +81,10 @@ def show(value: object) -> str:
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}…"
 
 
+def _kind(value: object) -> str:
+    return "a text" if isinstance(value, str) else show(value)
+
+
 def _read_object(body: bytes) -> dict[str, Any]:
     try:
         value = _decoder.decode(body.decode())
@@ -89,7 +93,7 @@ def _read_object(body: bytes) -> dict[str, Any]:
     except RecursionError:
         raise GenServeError("invalid_request", "the body is JSON nested too deeply") from None
     if not isinstance(value, dict):
-        raise GenServeError("invalid_request", f"the body must be one JSON object {{…}}, not {show(value)}")
+        raise GenServeError("invalid_request", f"the body must be one JSON object {{…}}, not {_kind(value)}")
     return value
 
 

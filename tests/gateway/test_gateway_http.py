@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -82,6 +83,22 @@ async def test_expectations(door: Door) -> None:
     assert (status, body["error"]["param"]) == (417, "Expect")
     [line] = [line for line in lines if line["event"] == "http.request"]
     assert (line["status"], line["request_id"]) == (417, headers["X-Request-Id"])
+
+
+@pytest.mark.parametrize("path", [IMAGES, "/v1/jobs", "/generate"])
+async def test_what_is_wrong_with_a_prompt_or_a_key_is_logged_without_it(door: Door, path: str) -> None:
+    canary = "canary-of-somebody"
+    bodies: list[Any] = [
+        {"prompt": canary * 1000}, {"prompt": f"{canary}\ud800"}, {"prompt": {canary: 1}}, {"prompt": [canary]}, canary,
+        {"prompt": "x", "negative_prompt": canary * 1000}, {"prompt": "x"},
+    ]  # fmt: skip
+    for body in bodies:
+        headers = {"Idempotency-Key": canary * 30} if body == bodies[-1] else {}
+        with capture_logs() as lines:
+            status, *_ = await door.post(path, body, headers=headers)
+            door.server._gateway.lines.close()  # what is held back is written
+        assert (status, [line["event"] for line in lines]) == (400, ["http.request"])
+        assert canary not in str(lines)
 
 
 async def test_a_crash_inside_tells_nothing_outside(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from common.messages import Submit
 from gateway.connection import TurnedAway
+from gateway.lines import Lines
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter
 
@@ -124,7 +125,7 @@ def test_uvloops_transports_are_turned_away_as_well() -> None:
 
     async def meet() -> bytes:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: TurnedAway(3), "127.0.0.1", 0)
+        server = await loop.create_server(lambda: TurnedAway(3, Lines()), "127.0.0.1", 0)
         async with server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
