@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from genserve.__main__ import app
 
-COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue")
+COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "logs")
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
 
@@ -35,6 +35,7 @@ def test_every_command_is_listed() -> None:
         ("dead-letters", ("--json", "genserve dead-letters")),
         ("requeue", ("ID", "--router", "genserve requeue")),
         ("status", ("--json", "genserve status")),
+        ("logs", ("--file", "--follow", "--merge", "--json", "first 8 digits", "genserve logs 1a2b3c4d")),
     ],
 )
 def test_help_tells_defaults_and_variables(command: str, words: tuple[str, ...]) -> None:
