@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from common.messages import (
     STATUS_WORKERS_PER_PAGE,
+    ErrorInfo,
+    FailureView,
     JobView,
     ModelView,
     RouterLimits,
@@ -61,6 +63,17 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         error=job.error,
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
+    )
+
+
+def failure_view(job: Job, error: ErrorInfo) -> FailureView:
+    """A job that has just failed, as STATUS shows it."""
+    return FailureView(
+        at=job.ended_at,
+        job_id=job.job_id,
+        worker_id=job.worker_id,
+        code=error.code,
+        message=error.message[:TEXT_CHARS_MAX],
     )
 
 
@@ -123,6 +136,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
         stats=_stats(state, plan),
         limits=_limits(state),
         storage_full=state.storage_full,
+        failures=tuple(state.failures),
     )
 
 
