@@ -29,9 +29,10 @@ _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
 
-def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
-    """Make every later `get_logger()` of this process write to stdout as `settings` says."""
-    readable = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
+def configure(process: str, settings: LogSettings, *, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Make every later `get_logger()` of this process write to `stream`, else to stdout, as `settings` says."""
+    stream = stream or sys.stdout
+    readable = settings.format == "console" or (settings.format == "auto" and stream.isatty())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -45,7 +46,7 @@ def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
             _console if readable else structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(sys.stdout))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(stream))),
         cache_logger_on_first_use=True,
     )
     return get_logger()

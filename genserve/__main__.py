@@ -23,8 +23,8 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
+from genserve import burst_command, job_commands, status_command
 from genserve.flags import Router, client_endpoint, flag
-from genserve.job_commands import add_to
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -259,18 +259,6 @@ def generate(
     raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
 
 
-@app.command(epilog="Examples:\n  genserve status\n  genserve status --json | jq .stats.running")
-def status(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the router's STATUS as JSON, for programs.")] = False,
-    router_: Router = None,
-) -> None:
-    """Show the GPUs, what they do, the queues and the models."""
-    from genserve.status import status as run  # noqa: PLC0415  # keeps --help quick
-
-    raise typer.Exit(run(client_endpoint(router_), as_json=as_json))
-
-
 def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_: str | None) -> Loaded[S]:
     return load_settings(section, env=os.environ, flags=flags, log_flags={"level": level, "format": format_})
 
@@ -280,7 +268,9 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-add_to(app)
+status_command.add_to(app)
+job_commands.add_to(app)
+burst_command.add_to(app)
 
 
 def main() -> None:
