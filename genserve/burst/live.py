@@ -36,7 +36,7 @@ class Live:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=BAR, complete_style="cyan", finished_style="green"),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             TextColumn("[dim]{task.fields[told]}"),
             console=console,
             transient=True,
@@ -65,12 +65,12 @@ class Live:
         self._done_now: list[float] = []
         self._line_now = self._began_now + LINE_S
         if self._all is None:
-            self._all = self._bars.add_task(name, total=total, told="")
+            self._all = self._bars.add_task(name, total=total, count=f"0/{total}", told="")
             for gpu in self._shown:
-                self._gpus[gpu.worker_id] = self._bars.add_task(f"  {gpu.name}", total=1, told="")
+                self._gpus[gpu.worker_id] = self._bars.add_task(f"  {gpu.name}", total=1, count="", told="")
             self._looker = asyncio.create_task(self._keep_looking())
         else:
-            self._bars.reset(self._all, description=name, total=total, told="")
+            self._bars.reset(self._all, description=name, total=total, count=f"0/{total}", told="")
 
     def sent(self, _: Order) -> None:
         """A request is under way."""
@@ -85,7 +85,8 @@ class Live:
         if request.outcome == DONE:
             self._done_now.append(now)
         if self._all is not None:
-            self._bars.update(self._all, completed=self._ended, told=self._told(now))
+            count = f"{self._ended}/{self._total}"
+            self._bars.update(self._all, completed=self._ended, count=count, told=self._told(now))
         if not self._console.is_terminal and (now >= self._line_now or self._ended == self._total):
             self._line_now = now + LINE_S
             line = f"{self._name}: {self._ended} of {self._total} · {self._told(now)}"
@@ -122,4 +123,6 @@ class Live:
         told = f"{max(0, drawn)} pictures · {'drawing' if worker.busy else worker.state}"
         if self._more and task == list(self._gpus.values())[-1]:
             told += f" · and {self._more} GPUs more"
-        self._bars.update(task, total=max(1, worker.steps), completed=worker.step if worker.busy else 0, told=told)
+        step, steps = (worker.step, worker.steps) if worker.busy else (0, 1)
+        count = f"{step}/{steps}" if worker.busy else ""
+        self._bars.update(task, total=max(1, steps), completed=step, count=count, told=told)

@@ -155,7 +155,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 def duration(value_s: float) -> str:
     """As a person says it: 3.4 ms, 43 ms, 1.2 s, 3 m 20 s."""
     ms = value_s * 1000
-    return seconds(value_s) if ms >= 999.5 else f"{ms:.{1 if ms < 9.95 else 0}f} ms"
+    return seconds(max(1.0, value_s)) if ms >= 999.5 else f"{ms:.{1 if ms < 9.95 else 0}f} ms"
 
 
 def percent(share: float) -> str:

@@ -245,8 +245,8 @@ def _slowed(run: Run) -> Verdict | None:
     return Verdict(
         name="slowed",
         tone=NOTE,
-        text=f"{name} became slower: the same picture took {percent(worst - 1)} longer at the end",
-        advice="is it hot, is its power capped, does something else run there? nvidia-smi tells",
+        text=f"{name} became slower: the same picture took {worst:.1f} times as long at the end as at the beginning",
+        advice="is it hot, is its power capped, does something else run on that machine?",
     )
 
 
