@@ -99,7 +99,7 @@ def burst(
     that means. The exit status is 1 where a request got no picture, unless its
     client gave up; Ctrl-C cancels what is open and tells of what had ended.
     """
-    _check(rate, concurrency, report)
+    _check(rate, concurrency, clients, report)
     from genserve.burst.record import Options  # noqa: PLC0415  # keeps --help quick
     from genserve.burst.run import burst as run  # noqa: PLC0415  # keeps --help quick
 
@@ -124,10 +124,13 @@ def burst(
     raise typer.Exit(run(options, as_json=as_json, report_path=report))
 
 
-def _check(rate: str | None, concurrency: int | None, report: Path | None) -> None:
+def _check(rate: str | None, concurrency: int | None, clients: int, report: Path | None) -> None:
     """Refuse before asking what could not be done or written afterwards."""
     if rate is not None and concurrency is not None:
         raise typer.BadParameter("it goes in place of --concurrency, not with it", param_hint="--rate")
+    if rate is None and clients > (concurrency or CONCURRENCY):
+        text = f"{clients} clients need --concurrency {clients} or more: each has at least one request under way"
+        raise typer.BadParameter(text, param_hint="--clients")
     if report is not None:
         _check_file(report, "--report")
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from common.clock import monotonic_s
 from common.messages import StatusReply, WorkerView
@@ -33,7 +33,6 @@ class Live:
         self._shown = gpus[:GPUS_SHOWN_MAX]
         self._more = len(gpus) - len(self._shown)
         self._bars = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=BAR, complete_style="cyan", finished_style="green"),
             TextColumn("{task.fields[count]}"),

@@ -6,7 +6,7 @@ flattered by a client that waits for it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -46,8 +46,8 @@ class Load:
                 if self._options.rate_per_s:
                     await self._by_rate(group, orders)
                 else:
-                    for _ in range(min(self._options.concurrency, self._options.requests)):
-                        group.create_task(self._one_after_another(orders))
+                    for own in shares(orders, self._options.concurrency):
+                        group.create_task(self._one_after_another(own))
         except asyncio.CancelledError:
             pass  # what has ended until now is the outcome
         return self.ended
@@ -55,7 +55,7 @@ class Load:
     @property
     def ended(self) -> list[Request]:
         """What has ended until now."""
-        return sorted(self._ended, key=lambda request: request.order.number)
+        return sorted(self._ended, key=lambda request: (request.due_s, request.order.number))
 
     async def _one_after_another(self, orders: Iterator[Order]) -> None:
         for order in orders:
@@ -122,6 +122,19 @@ class Load:
             return None, Trouble("timeout", f"no picture within {waits_s:g} s (--timeout)", ended=True)
         except Trouble as trouble:
             return None, trouble
+
+
+def shares(orders: Iterable[Order], places: int) -> list[Iterator[Order]]:
+    """For each place of those that may be under way at one time the orders that it takes from.
+
+    Each client has as many places as any other, or one more: else one whose jobs wait longer would come to hold more
+    of them, and wait still longer.
+    """
+    by_client: dict[str, list[Order]] = {}
+    for order in orders:
+        by_client.setdefault(order.client, []).append(order)
+    queues = [iter(own) for own in by_client.values()]
+    return [queues[place % len(queues)] for place in range(max(places, len(queues)))] if queues else []
 
 
 async def with_jobs(requests: Sequence[Request], doors: Mapping[str, Door]) -> list[Request]:

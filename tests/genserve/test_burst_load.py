@@ -1,6 +1,7 @@
 """The load itself, through a door of the test's own: sending again, giving up, stopping, coming at random."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -82,11 +83,23 @@ async def carried_out(door: ScriptedDoor, **changes: object) -> list[Request]:
 async def test_so_many_at_one_time_and_each_once() -> None:
     door = ScriptedDoor()
     ended = await carried_out(door, requests=50, concurrency=7)
-    assert [each.order.number for each in ended] == list(range(50))
+    assert sorted(each.order.number for each in ended) == list(range(50))
     assert {each.outcome for each in ended} == {DONE}
     assert (door.open_most, set(door.tries.values())) == (7, {1})
     assert all(0 <= each.due_s <= each.sent_s <= each.ended_s for each in ended)
     assert all(each.first_step_s is not None and each.first_step_s <= each.latency_s for each in ended)
+
+
+async def test_each_client_has_its_share_of_the_places() -> None:
+    door = ScriptedDoor(endless=True)
+    options = structs.replace(OPTIONS, requests=40, concurrency=7, clients=3)
+    load = Load({"http": door}, options, on_sent=lambda order: sent.append(order.client))
+    sent: list[str] = []
+    running = asyncio.ensure_future(load.run(orders(options)))
+    await until(lambda: door.open_now == 7, "all places to be taken")
+    assert sorted(Counter(sent).values()) == [2, 2, 3]
+    running.cancel()
+    assert await running == []
 
 
 async def test_a_refusal_is_sent_again_and_a_failure_is_not() -> None:

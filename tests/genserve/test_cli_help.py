@@ -101,6 +101,7 @@ def test_mistakes_are_named(arguments: list[str], status: int, words: str) -> No
         (["status", "--watch", "--json"], "--json: it goes without --watch"),
         (["burst", "--rate", "fast"], "--rate: 'fast' is no rate such as 5/s"),
         (["burst", "--rate", "5/s", "-c", "3"], "in place of --concurrency"),
+        (["burst", "--clients", "9"], "--clients: 9 clients need --concurrency 9 or more"),
         (["burst", "--sizes", "128x128,0x9"], "--sizes: '0x9' is no WIDTHxHEIGHT"),
         (["burst", "--steps", "4,many"], "--steps: 'many' is no number from 1 to 1000"),
         (["burst", "--priorities", "11"], "--priorities: '11' is no number from -10 to 10"),
