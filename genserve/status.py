@@ -55,7 +55,7 @@ def tables(reply: StatusReply, *, now: float, width: int, workers_max: int | Non
         workers = Text(" No GPU is registered: start one with `genserve gpu-daemon`", style="yellow")
     parts: list[RenderableType] = [Text(""), workers, *troubles]
     if more:
-        parts.append(Text(f"  and {more} GPUs more", style="dim"))
+        parts.append(Text(f"  and {more} {'GPU' if more == 1 else 'GPUs'} more", style="dim"))
     parts += [Text(""), _counts(reply), _limits(reply)]
     if reply.models:
         parts += [Text(""), _models(reply)]

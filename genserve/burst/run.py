@@ -40,7 +40,11 @@ def burst(options: Options, *, as_json: bool, report_path: Path | None) -> int:
     """Carry it out and tell; the exit status: 1 where a request got no picture that was to get one."""
     err = Console(stderr=True)
     configure("burst", LogSettings(level="error"), stream=sys.stderr)  # of the link: what it does is told by the ends
-    run = asyncio.run(_measure(options, err))
+    try:
+        run = asyncio.run(_measure(options, err))
+    except KeyboardInterrupt:  # before it had begun, or a second one
+        err.print("stopped")
+        return EXIT_INTERRUPTED
     figures = summary(run)
     said = verdicts(run, figures)
     if report_path is not None:
@@ -75,10 +79,8 @@ async def _measure(options: Options, err: Console) -> Run:
             warmed_up = await _warm_up(options, doors, live, len(gpus))
             before, began_at = (await _status(first)).stats, wall_s()
             requests, interrupted = await _load(options, doors, live)
-        totals = None
-        if not interrupted:
-            requests = await with_jobs(requests, doors)
-            totals = await _counted_since(first, before)
+        requests = await with_jobs(requests, doors)
+        totals = await _counted_since(first, before)
     finally:
         for door in doors.values():
             await door.close()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.service import GENSERVE, Service, free_ports
+from tests.service import GENSERVE, Service, free_ports, wait_for
 
 WITHIN_S = 60
 
@@ -60,6 +61,25 @@ def test_a_request_without_a_picture_fails_the_command(noop_pair: Service) -> No
     assert done.returncode == 1
     assert "✘ 2 of 2 requests got no picture: 2 timeout" in done.stdout
     assert "2 of 2 requests got no picture" in done.stderr
+
+
+def test_ctrl_c_cancels_what_is_open_and_tells_the_rest(noop_pair: Service) -> None:
+    command = [GENSERVE, "burst", "--url", noop_pair.http_url, "--steps", "20", "--warm-up", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        before = noop_pair.get("/v1/status")[1]["stats"]["done_total"]
+        wait_for("pictures", lambda: noop_pair.get("/v1/status")[1]["stats"]["done_total"] >= before + 4)
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=WITHIN_S)
+    told = json.loads(stdout)
+    assert (process.returncode, told["interrupted"], told["summary"]["failed"]) == (130, True, 0)
+    assert 0 < told["summary"]["done"] == len(told["requests"]) < 200
+    assert told["summary"]["unknown_jobs"] == 0
+
+    def idle() -> bool:
+        stats = noop_pair.get("/v1/status")[1]["stats"]
+        return stats["queued"] + stats["running"] == 0
+
+    wait_for("end of what was open", idle, within_s=5.0)
 
 
 def test_what_cannot_be_measured_is_said_before_it_begins(noop_pair: Service) -> None:
