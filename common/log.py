@@ -37,11 +37,12 @@ _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
 
-def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
-    """Make every later `get_logger()` of this process write to stdout as `settings` says."""
-    readable = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())
-    if isinstance(sys.stdout, io.TextIOWrapper):  # whatever the locale: a line with an odd character is still a line
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+def configure(process: str, settings: LogSettings, *, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """Make every later `get_logger()` of this process write to `stream`, else to stdout, as `settings` says."""
+    stream = stream or sys.stdout
+    readable = settings.format == "console" or (settings.format == "auto" and stream.isatty())
+    if isinstance(stream, io.TextIOWrapper):  # whatever the locale: a line with an odd character is still a line
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -52,10 +53,10 @@ def configure(process: str, settings: LogSettings) -> FilteringBoundLogger:
             structlog.processors.format_exc_info,
             structlog.processors.EventRenamer("event"),
             _traceback,
-            _Line(_console if readable else json_line, marked=to_journal(sys.stdout)),
+            _Line(_console if readable else json_line, marked=to_journal(stream)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(sys.stdout))),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Output(stream))),
         cache_logger_on_first_use=True,
     )
     return get_logger()

@@ -53,8 +53,7 @@ async def draw(
 
 async def accept(link: RouterLink, spec: JobSpec, *, key: RequestKey | None) -> Accepted:
     """Submit one job, to be asked after later: the router's word. Never cancels it."""
-    own = {"key": key.of_job(0), "digest": key.digest} if key else {}
-    submission = link.submit(spec, **own)
+    submission = link.submit(spec, key=key.of_job(0) if key else "", digest=key.digest if key else "")
     try:
         return await submission.answered
     finally:

@@ -11,6 +11,7 @@ more (it restarted without its journal) is given it again. CANCEL, too, is repea
 import asyncio
 import itertools
 import uuid
+from collections.abc import Callable
 
 from common.clock import monotonic_s
 from common.codec import TO_CLIENT, Buffer
@@ -115,16 +116,25 @@ class RouterLink:
             self._asked.pop(question.rid, None)
             self._line.forget(question.rid)
 
-    def submit(self, spec: JobSpec, *, key: str = "", digest: str = "") -> Submission:
+    def submit(
+        self,
+        spec: JobSpec,
+        *,
+        key: str = "",
+        digest: str = "",
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> Submission:
         """Send a job on its way. To be given to `release` in the end, whatever happens.
 
-        `key` is the client's own, and `digest` that of its body; '' where it gave none.
+        `key` is the client's own, and `digest` that of its body; '' where it gave none. `on_progress` is told its
+        steps, of which some may be lost.
         """
         self._check_room(len(self._submitted))
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        submission = Submission(Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest), self._loop)
+        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest)
+        submission = Submission(message, self._loop, on_progress)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
         self._send_submit(submission)
@@ -195,7 +205,9 @@ class RouterLink:
             return
         match message:
             case JobProgress():
-                pass  # who waits for the whole answer is shown no steps
+                submission = self._submitted.get(message.rid)
+                if submission is not None and submission.on_progress is not None:
+                    submission.on_progress(message)
             case Accepted():
                 self._on_accepted(message)
             case Rejected():

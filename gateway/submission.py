@@ -1,10 +1,11 @@
 """One job on its way through the link, and how it may end. Knows futures; knows no socket and no HTTP."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TypeVar
 
 from common.errors import ERRORS, GenServeError
-from common.messages import Accepted, Cancelled, ErrorInfo, Failed, Rejected, Submit
+from common.messages import Accepted, Cancelled, ErrorInfo, Failed, JobProgress, Rejected, Submit
 from gateway.dialects.errors import JobError
 from gateway.dialects.picture import Drawn
 
@@ -17,12 +18,18 @@ class Submission:
     """One job on its way: `answered` gets the router's ACCEPTED, `ended` the picture, or either the error instead."""
 
     __slots__ = (
-        "answered", "asked_now", "ended", "ended_before", "job_id", "message", "refused", "released", "resubmits",
-        "rid", "unanswered",
+        "answered", "asked_now", "ended", "ended_before", "job_id", "message", "on_progress", "refused", "released",
+        "resubmits", "rid", "unanswered",
     )  # fmt: skip
 
-    def __init__(self, message: Submit, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        message: Submit,
+        loop: asyncio.AbstractEventLoop,
+        on_progress: Callable[[JobProgress], None] | None = None,
+    ) -> None:
         self.rid = message.rid
+        self.on_progress = on_progress
         self.message = message  # sent again, as it is, until it is answered: its key makes it one job
         self.answered: asyncio.Future[Accepted] = loop.create_future()
         self.ended: asyncio.Future[Drawn] = loop.create_future()

@@ -23,7 +23,7 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
-from genserve import job_commands, log_commands
+from genserve import burst_command, job_commands, log_commands, status_command
 from genserve.flags import Router, client_endpoint, flag
 
 EXIT_FAILED = 1
@@ -259,18 +259,6 @@ def generate(
     raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
 
 
-@app.command(epilog="Examples:\n  genserve status\n  genserve status --json | jq .stats.running")
-def status(
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the router's STATUS as JSON, for programs.")] = False,
-    router_: Router = None,
-) -> None:
-    """Show the GPUs, what they do, the queues and the models."""
-    from genserve.status import status as run  # noqa: PLC0415  # keeps --help quick
-
-    raise typer.Exit(run(client_endpoint(router_), as_json=as_json))
-
-
 def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_: str | None) -> Loaded[S]:
     return load_settings(section, env=os.environ, flags=flags, log_flags={"level": level, "format": format_})
 
@@ -280,7 +268,7 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-for commands in (job_commands, log_commands):
+for commands in (status_command, job_commands, burst_command, log_commands):
     commands.add_to(app)
 
 

@@ -4,6 +4,7 @@ Knows how Typer declares an option; not what any setting does. And --router, whi
 """
 
 import os
+import re
 from typing import Annotated, Any, get_type_hints
 
 import msgspec
@@ -59,6 +60,17 @@ def flag(section: type[Section], key: str, *, metavar: str = "", name: str = "",
         show_default=False,
         rich_help_panel=panel,
     )
+
+
+def gateway_url(flag_: str | None) -> str:
+    """Where the gateway of `--url`, else of this machine's settings, answers; without a slash at its end."""
+    if flag_ is None:
+        settings = load_settings(GatewaySettings, env=os.environ).settings
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # is not bound
+        return f"http://{host}:{settings.port}"
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", flag_):
+        raise typer.BadParameter(f"{flag_!r} is not http://HOST:PORT, e.g. http://127.0.0.1:12411", param_hint="--url")
+    return flag_.rstrip("/")
 
 
 def client_endpoint(flag_: str | None) -> str:

@@ -9,6 +9,7 @@ import sys
 import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -35,9 +36,14 @@ def status(endpoint: str, *, as_json: bool) -> int:
     return 0
 
 
-def tables(reply: StatusReply, *, now: float, width: int) -> RenderableType:
-    """Everything STATUS tells, for a terminal of `width` >= 80 columns. `now`: wall seconds."""
-    reply = msgspec.structs.replace(reply, workers=tuple(sorted(reply.workers, key=_natural_order)))
+def tables(reply: StatusReply, *, now: float, width: int, workers_max: int | None = None) -> RenderableType:
+    """Everything STATUS tells, for a terminal of `width` >= 80 columns. `now`: wall seconds.
+
+    Of more than `workers_max` GPUs the rest is only counted.
+    """
+    everyone = sorted(reply.workers, key=_natural_order)
+    reply = msgspec.structs.replace(reply, workers=tuple(everyone[:workers_max]))
+    more = len(everyone) - len(reply.workers)
     troubles = [
         Text(f"  {_name(w, reply)}: {w.detail}", style=STATE_STYLES.get(w.state, ""))
         for w in reply.workers
@@ -48,9 +54,13 @@ def tables(reply: StatusReply, *, now: float, width: int) -> RenderableType:
     if not reply.workers:
         workers = Text(" No GPU is registered: start one with `genserve gpu-daemon`", style="yellow")
     parts: list[RenderableType] = [Text(""), workers, *troubles]
+    if more:
+        parts.append(Text(f"  and {more} {'GPU' if more == 1 else 'GPUs'} more", style="dim"))
     parts += [Text(""), _counts(reply), _limits(reply)]
     if reply.models:
         parts += [Text(""), _models(reply)]
+    if reply.failures:
+        parts += [Text(""), _failures(reply, now)]
     return Group(*parts, Text(""))
 
 
@@ -137,6 +147,17 @@ def _models(reply: StatusReply) -> Table:
             "embedded" if card.embedded else model.model_path or "–",
         )
     return table
+
+
+def _failures(reply: StatusReply, now: float) -> RenderableType:
+    devices = {worker.worker_id: _name(worker, reply) for worker in reply.workers}
+    lines: list[RenderableType] = [Text("Last failures", style="bold")]
+    for each in reply.failures:
+        when, gpu = f"{seconds(max(0.0, now - each.at))} ago", devices.get(each.worker_id, each.worker_id)
+        where = f" on {gpu}" if gpu else ""
+        lines.append(Text.assemble(" ", (each.code, "red"), f"{where}, {when}, job {each.job_id}"))
+        lines.append(Padding(Text(each.message, style="dim"), (0, 0, 0, 3)))
+    return Group(*lines)
 
 
 def _table(title: str) -> Table:

@@ -33,6 +33,7 @@ from router.records import (
 from router.retry import GiveUp, Retry, after_failure, after_return
 from router.state import RouterState
 from router.teller import Teller
+from router.views import failure_view
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
 NOTE_CHARS_MAX = 500
@@ -262,6 +263,7 @@ class Lifecycle:
         self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")
         self._end(job)
         self._state.totals.failed += 1
+        self._state.failures.appendleft(failure_view(job, job.error))
         record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
         self._state.write_down(job, record)
         self._log_end("error", "job.failed", job, code=code, message=message)

@@ -4,12 +4,12 @@ Pure. The rooms around it (clients, workers, lifecycle, …) read and change it;
 by its own methods only.
 """
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from common.messages import JobView, Message
+from common.messages import STATUS_FAILURES, FailureView, JobView, Message
 from common.models import ModelCard
 from common.settings import RouterSettings
 from router.admission import Room, default_model
@@ -74,6 +74,7 @@ class RouterState:
         self.cards: dict[str, ModelCard] = {}  # of every model ever registered, oldest first
         self.model_paths: dict[str, str] = {}
         self.totals = Totals()
+        self.failures: deque[FailureView] = deque(maxlen=STATUS_FAILURES)  # the last ones, newest first
         self.draining_until_now: float | None = None
         self.stopped = False
         self._touched: dict[str, Worker] | None = {}  # whose circumstances changed; None: everyone's

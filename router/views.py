@@ -14,6 +14,8 @@ import msgspec
 
 from common.messages import (
     STATUS_WORKERS_PER_PAGE,
+    ErrorInfo,
+    FailureView,
     JobView,
     ModelView,
     RouterLimits,
@@ -69,6 +71,17 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         error=job.error,
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
+    )
+
+
+def failure_view(job: Job, error: ErrorInfo) -> FailureView:
+    """A job that has just failed, as STATUS shows it."""
+    return FailureView(
+        at=job.ended_at,
+        job_id=job.job_id,
+        worker_id=job.worker_id,
+        code=error.code,
+        message=error.message[:TEXT_CHARS_MAX],
     )
 
 
@@ -144,6 +157,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
         stats=_stats(state, plan),
         limits=_limits(state),
         storage_full=state.storage_full,
+        failures=tuple(state.failures),
     )
 
 

@@ -78,7 +78,9 @@ from common.messages.parts import (
 )
 from common.messages.views import (
     DEAD_LETTERS_PER_PAGE,
+    STATUS_FAILURES,
     STATUS_WORKERS_PER_PAGE,
+    FailureView,
     JobMoment,
     JobView,
     ModelView,
@@ -142,6 +144,7 @@ __all__ = [
     "ROUTER_TO_WORKER",
     "SEED_MAX",
     "SIDE_MAX",
+    "STATUS_FAILURES",
     "STATUS_WORKERS_PER_PAGE",
     "STEPS_MAX",
     "WORKER_TO_ROUTER",
@@ -165,6 +168,7 @@ __all__ = [
     "ErrorReply",
     "Fail",
     "Failed",
+    "FailureView",
     "Fenced",
     "Fetch",
     "Heartbeat",

@@ -11,7 +11,7 @@ from common.messages.parts import (
     Picture,
     Rid,
 )
-from common.messages.views import JobMoment, JobView, ModelView, RouterLimits, RouterStats, WorkerView
+from common.messages.views import FailureView, JobMoment, JobView, ModelView, RouterLimits, RouterStats, WorkerView
 
 # --- client -> router --------------------------------------------------------------------------
 
@@ -190,6 +190,7 @@ class StatusReply(Message, frozen=True, kw_only=True):
     stats: RouterStats
     limits: RouterLimits
     storage_full: str = ""  # why no new job is taken: the router's disk; '': there is room
+    failures: tuple[FailureView, ...] = ()  # the last few jobs that failed since the router started, newest first
 
 
 class ErrorReply(Message, frozen=True, kw_only=True):

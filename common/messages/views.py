@@ -14,6 +14,7 @@ from common.models import ModelCard
 
 STATUS_WORKERS_PER_PAGE = 48  # at most: fewer where they are so long that one header has no room for them
 DEAD_LETTERS_PER_PAGE = 8  # likewise
+STATUS_FAILURES = 5
 
 
 class WorkerView(Struct, frozen=True, kw_only=True):
@@ -76,6 +77,16 @@ class RouterLimits(Struct, frozen=True, kw_only=True):
     job_deadline_s: float
     result_ttl_s: float
     attempts_max: int
+
+
+class FailureView(Struct, frozen=True, kw_only=True):
+    """A job that failed not long ago."""
+
+    at: float  # wall seconds since 1970
+    job_id: str
+    worker_id: str  # the GPU that had it last; '': none
+    code: str
+    message: str  # cut where it is long
 
 
 class JobMoment(Struct, frozen=True, kw_only=True, omit_defaults=True):

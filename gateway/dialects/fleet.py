@@ -1,4 +1,4 @@
-"""The older dialect's views of the fleet: /status /gpu/load /config /models /devices, and /health.
+"""Views of the fleet: /v1/status, the older dialect's /status /gpu/load /config /models /devices, and /health.
 
 Pure: the router's STATUS in, response bodies out. Nothing here is estimated: each number is the router's or
 a count over its workers. Workers go by device where that is unique in the fleet, else by worker_id.
@@ -21,6 +21,11 @@ def keyed(status: StatusReply) -> dict[str, WorkerView]:
         worker.device.device if devices[worker.device.device] == 1 else worker.worker_id: worker
         for worker in status.workers
     }
+
+
+def service_view(status: StatusReply) -> dict[str, Any]:
+    """GET /v1/status: the fields of the message STATUS, without the name of the question."""
+    return {name: value for name, value in structs.asdict(status).items() if name != "rid"}
 
 
 def status_view(status: StatusReply) -> dict[str, Any]:

@@ -86,10 +86,12 @@ def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[st
         "deadline_at": job.deadline_at,
         "attempts": job.attempts,
         "device": job.device or None,
+        "worker": job.worker_id or None,  # the device's name in the fleet: host/device
         "error": errors.facts(JobError(job.job_id, job.error)) if job.error else None,
         "image": picture
         and {name: getattr(picture, name) for name in ("format", "width", "height", "bytes", "sha256")},
         "warnings": [structs.asdict(note) for note in job.notes],
+        "timings": structs.asdict(job.timings) if job.timings else None,  # seconds inside the engine
         "links": {"self": location(job.job_id), "image": f"{location(job.job_id)}/image"},
     }
     if history is not None:

@@ -1,9 +1,14 @@
-"""The older dialect's GET /status /gpu/load /config /models /devices."""
+"""GET /v1/status, and the older dialect's GET /status /gpu/load /config /models /devices."""
 
 from aiohttp import web
 
 from gateway.context import GATEWAY, reply
 from gateway.dialects import fleet
+
+
+async def get_service(request: web.Request) -> web.Response:
+    """The router's STATUS as it came, all pages of GPUs together."""
+    return reply(fleet.service_view(await request.app[GATEWAY].status()))
 
 
 async def get_status(request: web.Request) -> web.Response:

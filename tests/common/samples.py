@@ -19,6 +19,7 @@ from common.messages import (
     ErrorReply,
     Fail,
     Failed,
+    FailureView,
     Fenced,
     Fetch,
     Heartbeat,
@@ -182,6 +183,7 @@ TO_CLIENT: list[Message] = [
     StatusReply(
         rid="1", workers=(WORKER,), workers_total=1, models=(ModelView(card=CARD, workers=1, model_path="/m"),),
         default_model="flux1-dev", stats=STATS, limits=LIMITS,
+        failures=(FailureView(at=1.5, job_id=JOB_ID, worker_id="host/cuda:0", code="poison", message="two engines"),),
     ),
     ErrorReply(rid="1", code="not_found", message="no such job"),
     Pong(rid="1"),

@@ -94,6 +94,7 @@ def test_the_examples_run(example: str, service: Service, tmp_path: Path) -> Non
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "GENSERVE_GATEWAY_ROUTER_ENDPOINT": service.client_endpoint,
+        "GENSERVE_GATEWAY_PORT": str(service.port),
     }
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
@@ -108,4 +109,4 @@ def test_the_examples_run(example: str, service: Service, tmp_path: Path) -> Non
     made = [path for path in tmp_path.iterdir() if path.is_file()]
     wanted = set(re.findall(r"(?:-o |> |ground\" )([\w-]+\.(?:png|json))", script))
     assert wanted <= {path.name for path in made}
-    assert all(path.read_bytes().startswith((b"\x89PNG", b"{")) for path in made)
+    assert all(path.read_bytes().startswith((b"\x89PNG", b"{", b"<!doctype html>")) for path in made)

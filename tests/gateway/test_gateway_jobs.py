@@ -46,7 +46,8 @@ def test_a_running_job_in_full() -> None:
     assert view == {
         "id": JOB.job_id, "state": "running", "model": "flux1-dev", "size": "1024x1024", "seed": 7, "steps": 28,
         "step": 3, "guidance_scale": 3.5, "priority": 0, "client": "", "position": 0, "eta_s": 4.5, "created_at": 1.5,
-        "started_at": 2.5, "ended_at": None, "deadline_at": 0.0, "attempts": 1, "device": "cuda:0", "error": None,
+        "started_at": 2.5, "ended_at": None, "deadline_at": 0.0, "attempts": 1, "device": "cuda:0",
+        "worker": "host/cuda:0", "error": None, "timings": None,
         "image": None, "warnings": [{"code": "enlarged", "message": "drawn at 128x128 and enlarged"}],
         "links": {"self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image"},
         "history": [{"at": 1.5, "event": "accepted", "detail": ""},

@@ -5,9 +5,10 @@ import base64
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
-from common.messages import CancelJob, ErrorInfo, Note, Rejected, StatusQuery, Submit
+from common.messages import CancelJob, ErrorInfo, Note, Rejected, StatusQuery, StatusReply, Submit
 from gateway import link
 from tests.common.samples import LIMITS, STATS
 from tests.gateway.conftest import Door, until
@@ -173,7 +174,7 @@ class TestImpatient:
         assert (status, body["error"]["code"]) == (503, "unavailable")
         assert router.endpoint in body["error"]["message"]
         assert int(headers["Retry-After"]) >= 1
-        for path in ("/status", "/gpu/load", "/config", "/models", "/devices", "/v1/models", f"/task/{'0' * 32}"):
+        for path in ("/v1/status", "/status", "/gpu/load", "/config", "/models", "/devices", f"/task/{'0' * 32}"):
             status, body, headers = await door.get(path)
             assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "unavailable", "2"), path
         status, body, _ = await door.get("/health")
@@ -201,6 +202,15 @@ async def test_status_is_the_routers_numbers(door: Door, router: FakeRouter) -> 
     assert devices == {"devices": body["device_info"], "device_count": 20}
     _, models, _ = await door.get("/models")
     assert models["default_model"] == "genserve-shapes"
+
+
+async def test_the_routers_status_as_it_came(door: Door, router: FakeRouter) -> None:
+    router.workers = tuple(worker(f"cuda:{n}") for n in range(9))
+    router.workers_per_page = 7
+    _, body, _ = await door.get("/v1/status")
+    assert msgspec.convert({"rid": "1", **body}, StatusReply).workers == router.workers
+    assert (body["limits"], body["failures"]) == (msgspec.structs.asdict(LIMITS), [])
+    assert "rid" not in body
 
 
 async def test_health_follows_the_workers(door: Door, router: FakeRouter) -> None:

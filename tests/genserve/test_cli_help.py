@@ -8,7 +8,9 @@ from typer.testing import CliRunner
 
 from genserve.__main__ import app
 
-COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "logs")
+COMMANDS = (
+    "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "burst", "logs",
+)  # fmt: skip
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
 
@@ -34,7 +36,8 @@ def test_every_command_is_listed() -> None:
         ("jobs", ("show", "cancel")),
         ("dead-letters", ("--json", "genserve dead-letters")),
         ("requeue", ("ID", "--router", "genserve requeue")),
-        ("status", ("--json", "genserve status")),
+        ("status", ("--json", "--watch", "[SECONDS]", "genserve status")),
+        ("burst", ("--concurrency", "[default: 200]", "--rate", "--over", "--report", "--give-up", "genserve burst")),
         ("logs", ("--file", "--follow", "--merge", "--json", "first 8 digits", "genserve logs 1a2b3c4d")),
     ],
 )
@@ -92,3 +95,24 @@ def test_mistakes_are_named(arguments: list[str], status: int, words: str) -> No
     assert done.returncode == status
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status", "2"], "it goes with --watch"),
+        (["status", "--watch", "--json"], "--json: it goes without --watch"),
+        (["burst", "--rate", "fast"], "--rate: 'fast' is no rate such as 5/s"),
+        (["burst", "--rate", "5/s", "-c", "3"], "in place of --concurrency"),
+        (["burst", "--clients", "9"], "--clients: 9 clients need --concurrency 9 or more"),
+        (["burst", "--sizes", "128x128,0x9"], "--sizes: '0x9' is no WIDTHxHEIGHT"),
+        (["burst", "--steps", "4,many"], "--steps: 'many' is no number from 1 to 1000"),
+        (["burst", "--priorities", "11"], "--priorities: '11' is no number from -10 to 10"),
+        (["burst", "--url", "localhost:80"], "--url: 'localhost:80' is not http://HOST:PORT"),
+        (["burst", "--report", "missing/x.html"], "there is no folder missing"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_asked(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments, env=WIDE)
+    assert result.exit_code == 2
+    assert words in result.output

@@ -9,6 +9,7 @@ from rich.console import Console
 from common.messages import (
     DeviceInfo,
     DeviceLoad,
+    FailureView,
     ModelView,
     RouterLimits,
     RouterStats,
@@ -137,3 +138,31 @@ def test_no_heading_is_cut_while_a_gpu_works(width: int) -> None:
         assert heading in text
     assert "ready" in text
     assert "GiB" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_last_failures_are_told_whole(width: int) -> None:
+    failure = FailureView(
+        at=NOW - 12,
+        job_id="ab" * 16,
+        worker_id="host/cuda:0",
+        code="poison",
+        message="it ended two engines: " + "x" * 150,
+    )
+    elsewhere = msgspec.structs.replace(failure, worker_id="", code="deadline_exceeded", message="too late")
+    status = msgspec.structs.replace(reply(worker(0)), failures=(failure, elsewhere))
+    text = shown(status, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert f"poison on cuda:0, 12.0 s ago, job {failure.job_id}" in text
+    assert "deadline_exceeded, 12.0 s ago" in text
+    assert "".join(text.split()).count("x" * 150) == 1
+
+
+def test_of_many_gpus_the_first_are_shown_and_the_rest_counted() -> None:
+    status = reply(*(worker(number) for number in range(12)))
+    console = Console(width=100, force_terminal=False, color_system=None)
+    with console.capture() as capture:
+        console.print(tables(status, now=NOW, width=100, workers_max=3))
+    assert "cuda:2 " in capture.get()
+    assert "cuda:3 " not in capture.get()
+    assert "and 9 GPUs more" in capture.get()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from common.messages import Failed, ResultAck, Token
+from common.messages import STATUS_FAILURES, Failed, ResultAck, StatusQuery, StatusReply, Token
 from tests.router.rig import Rig
 
 
@@ -24,6 +24,20 @@ def test_what_no_retry_can_help_fails_at_once(rig: Rig, code: str) -> None:
     (failed,) = rig.told(Failed)
     assert (failed.error.code, failed.error.message) == (code, f"it was {code}")
     assert failed.error.next_step
+
+
+def test_status_names_the_last_failures_newest_first(rig: Rig) -> None:
+    workers = {name: rig.worker(name) for name in "abcdefgh"}  # one that fails three times in a row has to rest
+    for number in range(STATUS_FAILURES + 2):
+        token = _token(rig, rig.submit())
+        gpu = rig.job(token.job_id).worker_id
+        workers[gpu].started(token)
+        workers[gpu].fail(token, "job_timeout", message=f"number {number}")
+    rig.say(StatusQuery(rid="s"))
+    (status,) = rig.told(StatusReply)
+    assert [each.message for each in status.failures] == [f"number {n}" for n in range(STATUS_FAILURES + 1, 1, -1)]
+    newest = status.failures[0]
+    assert (newest.code, newest.job_id, newest.worker_id) == ("job_timeout", token.job_id, gpu)
 
 
 def test_an_unknown_code_is_an_engine_error(rig: Rig) -> None:

@@ -37,8 +37,16 @@ PURE = (
     "gpu_daemon/session.py",
     "gpu_daemon/work.py",
     "gateway/dialects/*.py",
+    "genserve/burst/*.py",
+    "genserve/rates.py",
 )
 ACTING = {  # carry decisions out
+    "genserve/burst/http_door.py",
+    "genserve/burst/live.py",
+    "genserve/burst/load.py",
+    "genserve/burst/orders.py",  # chance by seed
+    "genserve/burst/raw_door.py",
+    "genserve/burst/run.py",
     "router/app.py",
     "router/beside.py",
     "router/disk.py",

@@ -32,6 +32,7 @@ def test_only_our_packages(names: list[str]) -> None:
 
 def test_every_source_is_in_it(names: list[str]) -> None:
     sources = {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    sources |= {path.relative_to(ROOT).as_posix() for package in PACKAGES for path in (ROOT / package).rglob("*.css")}
     assert sources <= set(names)
     assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
 

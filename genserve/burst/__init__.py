@@ -1,0 +1,1 @@
+"""`genserve burst`: a load on a running service, what came of it, and what that means."""
