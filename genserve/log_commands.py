@@ -15,7 +15,9 @@ Files = Annotated[
     list[Path] | None,
     typer.Option("--file", metavar="FILE", show_default=False, help="Log lines instead of the journal; - is stdin."),
 ]
-MoreFiles = Annotated[list[Path] | None, typer.Argument(metavar="MORE_FILES", show_default=False, help="More of --file.")]
+MoreFiles = Annotated[
+    list[Path] | None, typer.Argument(metavar="MORE_FILES", show_default=False, help="More of --file.")
+]
 
 
 def logs(
