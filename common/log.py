@@ -32,7 +32,8 @@ ICONS = {
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("event", "level", "time", "process")
 LINE_BYTES_MAX = 47 * 1024  # the journal cuts at LineMax, 48 KiB, wherever that is
-CUT_BYTES_MIN = 256  # what stays of a field that is cut
+CUT_BYTES_MIN = 64  # what stays of a field that is cut
+_KEPT = (*_FIRST, "job_id", "job", "worker_id", "device")  # of a line that has too many fields
 _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
@@ -78,22 +79,19 @@ def json_line(event: Mapping[str, Any]) -> str:
     text = _json(event)
     if len(text) * 4 <= LINE_BYTES_MAX or _bytes(text) <= LINE_BYTES_MAX:
         return text
-    fields: dict[str, Any] = {**event, "cut": []}
-    sizes = {key: _bytes(_json({"": value})) for key, value in event.items() if key not in _FIRST}
-    for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        whole = event[key] if isinstance(event[key], str) else _json({"": event[key]})[len('{"": ') : -1]
-        fields["cut"].append(key)
-        # As much as fits: in bytes of JSON a character may be six times as long as it is.
-        rooms = range(CUT_BYTES_MIN, max(CUT_BYTES_MIN + 1, sizes[key]), CUT_BYTES_MIN)
-        fits = bisect_left(rooms, True, key=lambda room: not _fits({**fields, key: _without_middle(whole, room)}))
-        fields[key] = _without_middle(whole, rooms[max(0, fits - 1)])
-        if fits:
-            return _json(fields)
-    return _json({key: event[key] for key in _FIRST if key in event} | {"cut": ["everything"]})
+    # As much of each field as fits, equally for all: in bytes of JSON a character may be six times as long as it is.
+    rooms = range(CUT_BYTES_MIN, LINE_BYTES_MAX, CUT_BYTES_MIN)
+    wholes = {key: value if isinstance(value, str) else _json({"": value})[5:-1] for key, value in event.items()}
+    fits = bisect_left(rooms, True, key=lambda room: _bytes(_json(_cut(event, wholes, room))) > LINE_BYTES_MAX)
+    if fits:
+        return _json(_cut(event, wholes, rooms[fits - 1]))
+    return _json({**_cut({key: event[key] for key in _KEPT if key in event}, wholes, CUT_BYTES_MIN), "cut": ["…"]})
 
 
-def _fits(fields: Mapping[str, Any]) -> bool:
-    return _bytes(_json(fields)) <= LINE_BYTES_MAX
+def _cut(event: Mapping[str, Any], wholes: Mapping[str, str], room: int) -> dict[str, Any]:
+    """The event, of whose fields none but the heads is longer than `room` bytes; `wholes` are they as text."""
+    long = [key for key in event if key not in _FIRST and _bytes(wholes[key]) > room]
+    return {**event, **{key: _without_middle(wholes[key], room) for key in long}, "cut": long}
 
 
 def _without_middle(text: str, bytes_max: int) -> str:

@@ -76,7 +76,8 @@ def test_nobody_else_is_told_a_priority() -> None:
         {"message": "🦊" * 40_000, "detail": "\\" * 60_000},
         {"job_ids": ["0123456789abcdef" * 2] * 4000},
         {f"field_{n}": "x" * 2000 for n in range(60)},
-        {f"field_{n}": "x" for n in range(9000)},
+        {f"field_{n}": "\0" * 3000 for n in range(100)},
+        {f"field_{n}": "x" for n in range(9000)} | {"job_id": "j"},
     ],
 )
 def test_a_long_line_stays_one_json_object_that_the_journal_does_not_cut(fields: dict[str, Any]) -> None:
@@ -92,6 +93,7 @@ def test_a_long_line_stays_one_json_object_that_the_journal_does_not_cut(fields:
         assert found["traceback"].endswith("RuntimeError: boom")
         assert "bytes left out" in found["traceback"]
     assert found.get("other") in (None, "kept")
+    assert found.get("job_id") == fields.get("job_id")
 
 
 def test_a_line_of_the_usual_length_is_left_alone() -> None:

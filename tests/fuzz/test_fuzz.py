@@ -1,16 +1,23 @@
 """Mutated frames, as many as fit into a minute at most; `python -m tests.fuzz --frames 1000000` is the long run."""
 
 import json
+import random
 import re
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common import codec
+from common.errors import ProtocolError
+from common.messages import CLIENT_TO_ROUTER, ROUTER_TO_WORKER, WORKER_TO_ROUTER
 from router.broker import Broker
 from tests.fuzz.campaign import replay, run_part
 from tests.fuzz.failure import FuzzError
+from tests.fuzz.grammar import Known, client_message, router_message, worker_message
+from tests.fuzz.mutate import frames_of
 from tests.fuzz.pure_router import RouterEpisode
 
 WITHIN_S = 60.0  # for all parts together
@@ -60,6 +67,21 @@ def test_whatever_else_a_codec_raises_is_found(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(codec, "_refuse_repeated_keys", planted)
     with pytest.raises(FuzzError, match="UnicodeDecodeError"):
         run_part("broker", "planted", 20_000, Path())
+
+
+def test_the_grammar_speaks_every_message_and_what_it_says_is_mostly_understood() -> None:
+    chance = random.Random(1)
+    for speak, direction, names in (
+        (client_message, codec.FROM_CLIENT, {*CLIENT_TO_ROUTER}),
+        (worker_message, codec.FROM_WORKER, {*WORKER_TO_ROUTER}),
+        (router_message, codec.TO_WORKER, {*ROUTER_TO_WORKER} - {b"DRAIN"}),  # which would be obeyed
+    ):
+        understood = Counter[bytes]()
+        for _ in range(3000):
+            with suppress(ProtocolError):
+                understood[direction.decode(frames_of(speak(chance, Known()))).NAME] += 1
+        assert set(understood) == names
+        assert understood.total() > 1500
 
 
 def test_frames_that_were_kept_are_sent_again(tmp_path: Path) -> None:
