@@ -228,13 +228,8 @@ def _fair(figures: Summary) -> Verdict | None:
 
 def _slowed(run: Run) -> Verdict | None:
     """Does the same picture take longer at the end than at the beginning?"""
-    series: dict[tuple[str, str], list[float]] = {}
-    for request in run.requests:
-        if request.outcome == DONE and request.job:
-            took_s = request.job.engine_s or request.job.ended_at - request.job.started_at
-            series.setdefault((request.job.worker_id, request.shape), []).append(took_s)
     worst, where = 1.0, ""
-    for (worker_id, _), times in series.items():
+    for worker_id, times in _beside_their_shape(run).items():
         third = len(times) // 3
         first, last = spread(times[:third]), spread(times[-third:]) if third else None
         if len(times) >= SAMPLE_MIN and first and last and first.p50 > 0 and last.p50 / first.p50 > worst:
@@ -248,6 +243,22 @@ def _slowed(run: Run) -> Verdict | None:
         text=f"{name} became slower: the same picture took {worst:.1f} times as long at the end as at the beginning",
         advice="is it hot, is its power capped, does something else run on that machine?",
     )
+
+
+def _beside_their_shape(run: Run) -> dict[str, list[float]]:
+    """For each GPU how long its pictures took, beside the median of their shape there, in the order of their start."""
+    drawn = [(r.job, r.shape) for r in run.requests if r.outcome == DONE and r.job]
+    series: dict[tuple[str, str], list[float]] = {}
+    for job, shape in drawn:
+        series.setdefault((job.worker_id, shape), []).append(job.engine_s or job.ended_at - job.started_at)
+    medians = {key: spread(times) for key, times in series.items()}
+    found: dict[str, list[float]] = {}
+    for job, shape in sorted(drawn, key=lambda each: each[0].started_at):
+        median = medians[job.worker_id, shape]
+        if median and median.p50 > 0:
+            took_s = job.engine_s or job.ended_at - job.started_at
+            found.setdefault(job.worker_id, []).append(took_s / median.p50)
+    return found
 
 
 def _doors(figures: Summary) -> Verdict | None:
