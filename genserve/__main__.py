@@ -25,6 +25,7 @@ from common.settings import (
 )
 from genserve.flags import Router, client_endpoint, flag
 from genserve.job_commands import add_to
+from genserve.service_commands import add_to as add_services_to
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -281,6 +282,7 @@ def _follow_parent(pid: int | None) -> None:
 
 
 add_to(app)
+add_services_to(app)
 
 
 def main() -> None:
