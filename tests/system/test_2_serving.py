@@ -1,0 +1,64 @@
+"""Services that are stopped, killed, frozen and upgraded under load: no job fails."""
+
+from typing import Any
+
+from tests.service import wait_for
+from tests.system.machine import COMMAND, Machine
+from tests.system.service import GATEWAY, GPUS, ROUTER, SERVICES, job, picture, submit, wait_done, wait_up
+
+LONG = {"num_inference_steps": 40, "size": "128x128"}  # seconds on a CPU
+WATCHDOG_WITHIN_S = 90.0
+
+
+def in_hand(machine: Machine, paths: list[str], device: str) -> bool:
+    views = [job(machine, path) for path in paths]
+    return any(view["state"] == "running" and view["device"] == device for view in views)
+
+
+def test_a_daemon_stopped_in_the_middle_of_a_job_fails_nobody(ready: Machine) -> None:
+    paths = [submit(ready, **LONG) for _ in range(4)]
+    wait_for("job on the GPU that is to stop", lambda: in_hand(ready, paths, "cpu:0"))
+    ready.run("systemctl", "stop", GPUS[0])
+    assert ready.property(GPUS[0], "Result") == "success"
+    wait_done(ready, paths)
+
+
+def test_each_main_process_is_started_again_when_it_is_killed(ready: Machine) -> None:
+    for unit in SERVICES:
+        paths = [submit(ready, **LONG) for _ in range(2)]
+        pid = ready.property(unit, "MainPID")
+        ready.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", unit)
+        wait_up(ready, unit, other_than=pid)
+        wait_done(ready, paths)
+
+
+def test_a_frozen_router_is_ended_by_its_watchdog_and_comes_back_with_its_queue(ready: Machine) -> None:
+    paths = [submit(ready, **LONG) for _ in range(6)]
+    pid = ready.property(ROUTER, "MainPID")
+    restarts = int(ready.property(ROUTER, "NRestarts"))
+    ready.run("systemctl", "kill", "--signal=STOP", "--kill-whom=main", ROUTER)
+    wait_for("watchdog", lambda: int(ready.property(ROUTER, "NRestarts")) > restarts, WATCHDOG_WITHIN_S)
+    wait_up(ready, ROUTER, other_than=pid)
+    said = ready.run("journalctl", "--unit", ROUTER, "--output=cat", "--no-pager")
+    assert "Watchdog timeout" in said
+    wait_done(ready, paths)
+
+
+def test_an_upgrade_under_load_fails_nobody(ready: Machine) -> None:
+    pids = {unit: ready.property(unit, "MainPID") for unit in SERVICES}
+    upgrading = ready.callers.submit(ready.try_, COMMAND, "upgrade")
+    answers: list[tuple[int, Any]] = []
+    paths = []
+    while not upgrading.done():
+        waiting = [picture(ready) for _ in range(4)]
+        paths.append(submit(ready))
+        answers += [each.result() for each in waiting]
+    done = upgrading.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [answer for status, answer in answers if status != 200] == []
+    assert len(answers) >= 8
+    wait_done(ready, paths)
+    after = {unit: ready.property(unit, "MainPID") for unit in SERVICES}
+    assert [unit for unit in SERVICES if after[unit] in ("0", pids[unit])] == []
+    order = [line.split()[0] for line in done.stdout.splitlines() if "new after" in line]
+    assert order == [ROUTER, GATEWAY, *GPUS]
