@@ -2,6 +2,7 @@
 #             e.g. make run ARGS="--gpus cpu,cpu --port 13000"
 # make test   set up .venv, pass all tests          e.g. make test TESTS=tests/router
 # make test-system  as root: boot a systemd container, install into it, break things in it (tests/system)
+# make wheel  set up .venv, make the wheel in dist/ (docs/operations.md says how it is installed)
 # make check  set up .venv, formatting, lints, types
 # make clean  remove what these made, the virtual environment included
 #
@@ -14,7 +15,7 @@ ARGS ?=
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system check clean
+.PHONY: help run test test-system wheel check clean
 .NOTPARALLEL:
 
 help:
@@ -28,6 +29,9 @@ test: $(VENV)/.dev
 
 test-system: $(VENV)/.dev
 	$(BIN)/python -m pytest -rs tests/system
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m hatchling build -t wheel
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -33,6 +33,9 @@ def look(paths: Iterable[Path]) -> Host:
     present = {}
     for path in paths:
         try:
+            if path.is_symlink() and not path.exists():
+                present[path] = Present(0o777, b"")  # leads nowhere, but is there
+                continue
             mode = path.stat().st_mode
             present[path] = Present(stat.S_IMODE(mode), None if stat.S_ISDIR(mode) else path.read_bytes())
         except (FileNotFoundError, PermissionError):

@@ -30,7 +30,7 @@ from genserve.installation.steps import (
 from genserve.installation.trouble import HostError
 from gpu_daemon.devices import parse_devices
 
-KEY_BYTES_MAX = 16 * 1024
+KEY_BYTES_MAX = 4096
 WORKER_PORT = RouterSettings().worker_endpoint.rpartition(":")[2]
 
 

@@ -16,6 +16,8 @@ SETTINGS_NEW = CONFIG / "genserve.toml.new"
 KEYS = CONFIG / "keys"
 DAEMON_KEY = KEYS / "daemon.key"
 STATE = Path("/var/lib/genserve")
+KEPT = (CONFIG, STATE, Path("/var/lib/genserve-gpu"), Path("/var/cache/genserve-gpu"))  # of the operator, or grown
+CREDENTIALS = tuple(Path("/etc/credstore") / f"genserve.{name}.key" for name in ("server", "gateway", "daemon"))
 
 TARGET = "genserve.target"
 SLICE = "genserve.slice"

@@ -10,15 +10,16 @@ from typing import TypeAlias
 
 from genserve.installation.layout import (
     CONFIG,
+    CREDENTIALS,
     DAEMON_KEY,
     GATEWAY,
     GATEWAY_SOCKET,
     GROUP,
+    KEPT,
     KEYS,
     ROUTER,
     SETTINGS,
     SETTINGS_NEW,
-    STATE,
     SYSUSERS,
     TARGET,
     TMPFILES,
@@ -108,7 +109,18 @@ def wanted_units(devices: Sequence[str], *, router_elsewhere: bool) -> tuple[str
 
 def paths_read(units: Mapping[str, str]) -> tuple[Path, ...]:
     """What `Host.present` must tell of for the steps below."""
-    return (*map(place_of, units), SYSUSERS, TMPFILES, CONFIG, SETTINGS, SETTINGS_NEW, KEYS, DAEMON_KEY, STATE)
+    return (
+        *map(place_of, units),
+        SYSUSERS,
+        TMPFILES,
+        CONFIG,
+        SETTINGS,
+        SETTINGS_NEW,
+        KEYS,
+        DAEMON_KEY,
+        *KEPT,
+        *CREDENTIALS,
+    )
 
 
 def installed(units: Mapping[str, str], reference: str, digest_line: str, key: bytes | None, host: Host) -> list[Step]:
@@ -137,14 +149,14 @@ def switched_on(wanted: Sequence[str], host: Host) -> list[Step]:
 
 def removed(units: Mapping[str, str], running: Sequence[str], host: Host, *, purge: bool) -> list[Step]:
     """Everything that `installed` and `switched_on` did, undone; what the operator owns only with `purge`."""
-    files = [place_of(name) for name in units if place_of(name) in host.present]
+    files = [path for path in (*map(place_of, units), *CREDENTIALS) if path in host.present]
     steps: list[Step] = []
     if stopped := sorted({*host.enabled, *running}, key=_stop_order):
         steps += [Run(("systemctl", "disable", "--now", *stopped))]
     steps += [Remove(path) for path in sorted(files)]
     if files:
         steps += [Run(("systemctl", "daemon-reload")), Run(("systemctl", "reset-failed", "genserve*"), may_fail=True)]
-    owned = [path for path in (CONFIG, STATE) if path in host.present]
+    owned = [path for path in KEPT if path in host.present]
     if not purge:
         return steps + [Kept(path, "kept; --purge removes it as well") for path in owned]
     steps += [Remove(path) for path in owned]

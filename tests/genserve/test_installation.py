@@ -103,7 +103,7 @@ def test_a_file_that_differs_or_may_be_written_by_others_is_put_right() -> None:
 
 def test_the_operators_settings_are_never_written_over() -> None:
     host = after(steps_on(BARE), BARE)
-    mine = host.present[SETTINGS].data + b"\n[up]\ngpus = '0'\n"  # type: ignore[operator]
+    mine = (host.present[SETTINGS].data or b"") + b"\n[up]\ngpus = '0'\n"
     edited = Host({**host.present, SETTINGS: Present(0o640, mine)})
     assert [step for step in steps_on(edited) if isinstance(step, File | Note)] == []
     newer = steps_on(edited, text="# newer\n", line="of a newer one")
@@ -144,9 +144,9 @@ def test_removing_leaves_what_is_the_operators_and_purging_does_not() -> None:
 
 
 def shown(steps: list[Step], *, dry_run: bool) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    carry(steps, console, dry_run=dry_run)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    said = io.StringIO()
+    carry(steps, Console(file=said, width=200), dry_run=dry_run)
+    return said.getvalue()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives files to root: run this test as root")
@@ -191,7 +191,7 @@ def test_a_step_that_fails_says_which_and_why(tmp_path: Path) -> None:
     ("command", "words"),
     [
         ("/opt/my environment/bin/genserve", "characters that a unit cannot hold"),
-        ("/home/somebody/venv/bin/genserve", "lies in /home, which the services do not see"),
+        ("/run/user/0/venv/bin/genserve", "lies in /run/user, which the services do not see"),
         ("/tmp/venv/bin/genserve", "python3 -m venv /opt/genserve"),
     ],
 )

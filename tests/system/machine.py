@@ -31,6 +31,7 @@ SUITES = {(3, 11): "bookworm", (3, 13): "trixie"}  # Debian with the Python that
 MIRROR = "http://deb.debian.org/debian"
 INCLUDED = "systemd,systemd-sysv,dbus,python3,python3-venv"
 COMMAND = "/opt/genserve/bin/genserve"
+WHEEL_FOLDER, PACKAGES_FOLDER = "/opt/wheel", "/opt/packages"  # of this environment, to be read in the machine
 PACKAGES = ("zmq", "torch")  # found where the other dependencies are
 BOOTED_WITHIN_S = 60.0
 ENDED_WITHIN_S = 60.0
@@ -104,8 +105,8 @@ def _package_folders() -> list[Path]:
 class Machine:
     """A booted container. Use `booted`."""
 
-    def __init__(self, process: psutil.Process, console: Path) -> None:
-        self._process, self._console = process, console
+    def __init__(self, process: psutil.Process, console: Path, wheel: str) -> None:
+        self._process, self._console, self._wheel = process, console, wheel
         self._init = wait_for("init of the container", process.children, BOOTED_WITHIN_S)[0]
         self.callers = ThreadPoolExecutor(CALLERS, initializer=_enter_network, initargs=(self._init.pid,))
 
@@ -136,6 +137,16 @@ class Machine:
     def write(self, path: str, text: str) -> None:
         """A file in the machine, with its folders."""
         self.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat > {path}", stdin=text)
+
+    def environment(self, folder: str) -> str:
+        """A virtual environment with the wheel installed; its command."""
+        self.run("python3", "-m", "venv", "--without-pip", folder)
+        python = f"{folder}/bin/python"
+        site = self.run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+        self.write(f"{site}/packages.pth", self.run("sh", "-c", f"ls -d {PACKAGES_FOLDER}/*"))
+        pip = (python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--root-user-action=ignore")
+        self.run(*pip, f"{WHEEL_FOLDER}/{self._wheel}")
+        return f"{folder}/bin/genserve"
 
     def property(self, unit: str, name: str) -> str:
         """One property of a unit."""
@@ -173,19 +184,15 @@ class Machine:
 def booted(folder: Path) -> Iterator[Machine]:
     """A machine with the wheel installed in /opt/genserve, off again after the block."""
     wheel, console = _wheel(folder), folder / "console.log"
-    bound = {str(path): f"/opt/packages/{index}" for index, path in enumerate(_package_folders())}
-    binds = [f"--bind-ro={source}:{place}" for source, place in {**bound, str(folder): "/opt/wheel"}.items()]
+    bound = {str(path): f"{PACKAGES_FOLDER}/{index}" for index, path in enumerate(_package_folders())}
+    binds = [f"--bind-ro={source}:{place}" for source, place in {**bound, str(folder): WHEEL_FOLDER}.items()]
     command = _nspawn(_debian(), f"genserve-{uuid.uuid4().hex[:8]}", *binds, "--boot")
     with console.open("wb") as out:
         process = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
-        machine = Machine(process, console)
+        machine = Machine(process, console, wheel.name)
         wait_for("booted system", lambda: _is_up(machine), BOOTED_WITHIN_S)
-        machine.run("python3", "-m", "venv", "--without-pip", "/opt/genserve")
-        site = machine.run("/opt/genserve/bin/python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
-        machine.write(f"{site.strip()}/packages.pth", "\n".join(bound.values()))
-        pip = ("/opt/genserve/bin/python", "-m", "pip", "install", "--quiet", "--no-index", "--no-deps")
-        machine.run(*pip, "--root-user-action=ignore", f"/opt/wheel/{wheel.name}")
+        assert machine.environment("/opt/genserve") == COMMAND
         yield machine
         machine.off()
     finally:

@@ -1,5 +1,6 @@
 """Services that are stopped, killed, frozen and upgraded under load: no job fails."""
 
+from pathlib import Path
 from typing import Any
 
 from tests.service import wait_for
@@ -8,6 +9,7 @@ from tests.system.service import GATEWAY, GPUS, ROUTER, SERVICES, job, picture, 
 
 LONG = {"num_inference_steps": 40, "size": "128x128"}  # seconds on a CPU
 WATCHDOG_WITHIN_S = 90.0
+NEWER = "/opt/genserve-newer"
 
 
 def in_hand(machine: Machine, paths: list[str], device: str) -> bool:
@@ -44,9 +46,10 @@ def test_a_frozen_router_is_ended_by_its_watchdog_and_comes_back_with_its_queue(
     wait_done(ready, paths)
 
 
-def test_an_upgrade_under_load_fails_nobody(ready: Machine) -> None:
+def test_an_upgrade_under_load_fails_nobody_and_can_be_undone(ready: Machine) -> None:
+    newer = ready.environment(NEWER)
     pids = {unit: ready.property(unit, "MainPID") for unit in SERVICES}
-    upgrading = ready.callers.submit(ready.try_, COMMAND, "upgrade")
+    upgrading = ready.callers.submit(ready.try_, newer, "upgrade")
     answers: list[tuple[int, Any]] = []
     paths = []
     while not upgrading.done():
@@ -60,5 +63,22 @@ def test_an_upgrade_under_load_fails_nobody(ready: Machine) -> None:
     wait_done(ready, paths)
     after = {unit: ready.property(unit, "MainPID") for unit in SERVICES}
     assert [unit for unit in SERVICES if after[unit] in ("0", pids[unit])] == []
+    assert [unit for unit in SERVICES if newer not in ready.property(unit, "ExecStart")] == []
     order = [line.split()[0] for line in done.stdout.splitlines() if "new after" in line]
     assert order == [ROUTER, GATEWAY, *GPUS]
+    back = ready.genserve("upgrade", "--dry-run")
+    assert f"From {newer} to {COMMAND}" in back
+    assert f"+ExecStart={COMMAND} router" in back
+
+
+def test_a_version_that_does_not_come_up_leaves_the_others_as_they_are(ready: Machine) -> None:
+    broken = "/etc/systemd/system/genserve-gateway.service.d/broken.conf"
+    ready.write(broken, "[Service]\nEnvironment=GENSERVE_GATEWAY_ROUTER_ENDPOINT=nonsense\n")
+    pids = [ready.property(unit, "MainPID") for unit in GPUS]
+    done = ready.try_(COMMAND, "upgrade")
+    ready.run("rm", "-r", str(Path(broken).parent))
+    assert done.returncode == 1
+    assert "gateway.router_endpoint = 'nonsense'" in done.stderr  # its last line
+    assert f"To go back: sudo {NEWER}/bin/genserve upgrade" in done.stderr
+    assert [ready.property(unit, "MainPID") for unit in GPUS] == pids
+    assert "new after" in ready.genserve("upgrade")
