@@ -16,7 +16,7 @@ from common.settings.reference import digest_line, reference
 from common.sockets import is_loopback
 from genserve.installation import checks, sources, systemd
 from genserve.installation.carry import carry, look
-from genserve.installation.layout import DAEMON_KEY, ROUTER, TARGET, device_of
+from genserve.installation.layout import DAEMON_KEY, ROUTER, TARGET, by_number, device_of
 from genserve.installation.steps import (
     WHOLE_HOST,
     Host,
@@ -116,7 +116,7 @@ def listed(faults: Iterable[str]) -> str:
 
 def _devices(gpus: str | None, host: Host) -> list[str]:
     """What is asked for; else what is served already; else every GPU, or the CPU."""
-    if gpus is None and (served := sorted(filter(None, map(device_of, host.enabled)))):
+    if gpus is None and (served := sorted(filter(None, map(device_of, host.enabled)), key=by_number)):
         return served
     return parse_devices(gpus or "")
 

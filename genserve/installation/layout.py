@@ -24,7 +24,7 @@ SLICE = "genserve.slice"
 ROUTER = "genserve-router.service"
 GATEWAY = "genserve-gateway.service"
 GATEWAY_SOCKET = "genserve-gateway.socket"
-_GPU, _SERVICE = "genserve-gpu@", ".service"
+_GPU, _SERVICE, _CUDA = "genserve-gpu@", ".service", "cuda:"
 
 USERS = ("genserve-router", "genserve-gateway", "genserve-gpu")
 GROUP = "genserve"
@@ -33,13 +33,22 @@ WANTS = (UNITS / "genserve.target.wants", UNITS / "sockets.target.wants", UNITS 
 
 
 def gpu_unit(device: str) -> str:
-    """The unit of the daemon of 'cuda:0', 'cpu' or 'cpu:1'."""
-    return f"{_GPU}{device}{_SERVICE}"
+    """The unit of a device's daemon: 'genserve-gpu@0.service' of 'cuda:0', 'genserve-gpu@cpu:1.service' of 'cpu:1'."""
+    return f"{_GPU}{device.removeprefix(_CUDA)}{_SERVICE}"
 
 
 def device_of(unit: str) -> str:
     """The device of a GPU daemon's unit; '' for any other unit."""
-    return unit.removeprefix(_GPU).removesuffix(_SERVICE) if unit.startswith(_GPU) else ""
+    if not unit.startswith(_GPU):
+        return ""
+    instance = unit.removeprefix(_GPU).removesuffix(_SERVICE)
+    return f"{_CUDA}{instance}" if instance.isdecimal() else instance
+
+
+def by_number(device: str) -> tuple[str, int]:
+    """Devices in the order in which people count them, e.g. cuda:2 before cuda:10."""
+    kind, _, number = device.partition(":")
+    return kind, int(number or 0)
 
 
 def place_of(name: str) -> Path:

@@ -126,7 +126,8 @@ def paths_read(units: Mapping[str, str]) -> tuple[Path, ...]:
 def installed(units: Mapping[str, str], reference: str, digest_line: str, key: bytes | None, host: Host) -> list[Step]:
     """The files of an installation: units, users, folders, settings, key. `reference`: the settings file anew."""
     files = [_file(place_of(name), text.encode(), host) for name, text in sorted(units.items())]
-    steps: list[Step] = [*(_folder(path, OPEN_FOLDER, host) for path in (SYSUSERS, TMPFILES)), *files]
+    steps: list[Step] = [_folder(path, OPEN_FOLDER, host) for path in (SYSUSERS, TMPFILES) if path not in host.present]
+    steps += files
     steps += [Run(("systemd-sysusers", str(SYSUSERS / "genserve.conf")))]
     steps += [_folder(CONFIG, OPEN_FOLDER, host), *_settings(reference, digest_line, host)]
     steps += [_folder(KEYS, SECRET_FOLDER, host)]

@@ -13,7 +13,7 @@ from common.settings.reference import digest_line, reference
 from genserve.installation import checks, sources, systemd
 from genserve.installation.carry import carry, look
 from genserve.installation.install import follow, listed, units_for
-from genserve.installation.layout import GATEWAY, ROUTER, device_of
+from genserve.installation.layout import GATEWAY, ROUTER, by_number, device_of
 from genserve.installation.steps import installed, paths_read
 from genserve.installation.trouble import HostError
 
@@ -62,7 +62,7 @@ def _restart(console: Console, name: str, former: Sequence[str]) -> None:
 def _in_order(names: Sequence[str]) -> list[str]:
     """Router, gateway, GPUs."""
 
-    def place(name: str) -> tuple[int, str]:
-        return (0 if name == ROUTER else 1 if name == GATEWAY else 2, device_of(name))
+    def place(name: str) -> tuple[int, str, int]:
+        return (0 if name == ROUTER else 1 if name == GATEWAY else 2, *by_number(device_of(name)))
 
     return sorted(set(names), key=place)

@@ -26,6 +26,8 @@ from genserve.installation.layout import (
     STATE,
     TARGET,
     UNITS,
+    by_number,
+    device_of,
     gpu_unit,
     place_of,
 )
@@ -121,6 +123,17 @@ def test_units_of_gpus_that_are_not_served_any_more_stop() -> None:
     steps = commands(switched_on(wanted, host))
     assert steps == [f"systemctl disable --now {gpu_unit('cuda:1')}", f"systemctl enable {gpu_unit('cuda:2')}"]
     assert switched_on(wanted, Host({}, frozenset(wanted))) == []
+
+
+def test_units_are_named_as_people_count_gpus() -> None:
+    named = {
+        "cuda:10": "genserve-gpu@10.service",
+        "cpu": "genserve-gpu@cpu.service",
+        "cpu:1": "genserve-gpu@cpu:1.service",
+    }
+    assert {device: gpu_unit(device) for device in named} == named
+    assert [device_of(unit) for unit in (*named.values(), ROUTER, TARGET)] == [*named, "", ""]
+    assert sorted(["cuda:10", "cpu:1", "cuda:2"], key=by_number) == ["cpu:1", "cuda:2", "cuda:10"]
 
 
 def test_a_host_of_gpus_alone_gets_neither_router_nor_gateway() -> None:

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from tests.service import wait_for
 from tests.system.machine import Machine
 from tests.system.service import gpus_ready, job, picture, submit, wait_done
-from tests.service import wait_for
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
 EXAMPLES = re.findall(r"^```sh system\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
