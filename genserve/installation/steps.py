@@ -134,9 +134,7 @@ def installed(units: Mapping[str, str], reference: str, digest_line: str, key: b
     if key is not None:
         steps += [_file(DAEMON_KEY, key, host, SECRET_FILE)]
     steps += [Run(("systemd-tmpfiles", "--create", str(TMPFILES / "genserve.conf")))]
-    if any(isinstance(step, File) for step in files):
-        steps += [Run(("systemctl", "daemon-reload"))]
-    return steps
+    return [*steps, Run(("systemctl", "daemon-reload"))]  # always: drop-ins may have changed as well
 
 
 def switched_on(wanted: Sequence[str], host: Host) -> list[Step]:

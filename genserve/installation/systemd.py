@@ -3,6 +3,7 @@
 Only `systemctl` and `journalctl` are spoken to.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,18 +64,19 @@ def begin(verb: str, names: Sequence[str]) -> None:
 
 
 def wait_until_up(names: Sequence[str], news: Callable[[Unit], None]) -> None:
-    """Until each of these is ready. `news` is called whenever one stands differently.
+    """Until each of these is ready. `news` is called whenever one stands differently, its numbers aside.
 
     Bounded by the units' own start and stop timeouts. Raises HostError for one that fails, or ends again and
     again while it starts, with what it said last.
     """
     first = {unit.name: unit for unit in look_at(names)}
-    told: dict[str, Unit] = {}
+    told: dict[str, tuple[str, ...]] = {}
     while True:
         units = look_at(names)
         for unit in units:
-            if told.get(unit.name) != unit:
-                told[unit.name] = unit
+            stands = (unit.active, str(unit.up), re.sub(r"\d+", "", unit.status))
+            if told.get(unit.name) != stands:
+                told[unit.name] = stands
                 news(unit)
             if unit.active == "failed" and not unit.busy:
                 raise HostError(f"{unit.name} failed ({unit.result}). {_last_words(unit.name)}")

@@ -36,7 +36,7 @@ def upgrade(*, dry_run: bool) -> int:
     if not standing:
         raise HostError(f"nothing of GenServe is installed on this host: sudo {command} install")
     former = sorted({unit.command for unit in standing} - {"", str(command)})
-    console.print(f"From {former[0] if former else command} to {command}", highlight=False)
+    console.print(f"From {former[0]} to {command}" if former else f"Anew from {command}", highlight=False)
     carry(installed(units, reference(), digest_line(), None, host), console, dry_run=dry_run)
     for unit in standing:
         if not unit.wanted_up and unit.active != "failed":

@@ -92,7 +92,6 @@ def test_a_second_run_changes_nothing() -> None:
     host = after(steps_on(BARE, key=b"secret"), BARE)
     again = steps_on(host, key=b"secret")
     assert [step for step in again if not isinstance(step, Kept | Run)] == []
-    assert "systemctl daemon-reload" not in commands(again)
 
 
 def test_a_file_that_differs_or_may_be_written_by_others_is_put_right() -> None:
@@ -100,7 +99,6 @@ def test_a_file_that_differs_or_may_be_written_by_others_is_put_right() -> None:
     unit = UNITS / ROUTER
     other = Host({**host.present, unit: Present(0o644, b"edited"), KEYS: Present(0o755)})
     assert [step.path for step in steps_on(other) if isinstance(step, File | Folder)] == [unit, KEYS]
-    assert "systemctl daemon-reload" in commands(steps_on(other))
 
 
 def test_the_operators_settings_are_never_written_over() -> None:
