@@ -4,6 +4,7 @@ Every line has `event` (a stable dotted name), `level`, `time` (UTC) and `proces
 `job_id` and `job`, its first eight characters; failures carry `traceback`. Prompts appear at debug only.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -26,6 +27,7 @@ ICONS = {
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FIRST = ("event", "level", "time", "process")
 _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
+_READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
 
@@ -71,17 +73,19 @@ class _Output:
     def write(self, text: str) -> None:
         try:
             self._stream.write(text)
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
 
-    def _discard(self) -> None:
+    def _discard(self, error: OSError) -> None:
         """Send this and all that follows to nowhere, for every writer of the stream's descriptor."""
+        if error.errno not in _READER_GONE:
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

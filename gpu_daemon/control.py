@@ -23,9 +23,12 @@ from common import log
 from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
 from common.errors import GenServeError, ProtocolError
+from common.health import Pulse, Standing
 from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
+from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
+from common.restarts import Restarts
 from common.settings import GpuDaemonSettings, Loaded, LogSettings
 from common.sockets import Socket, dealer_socket, pair_listener
 from gpu_daemon.device_lock import DeviceLock
@@ -50,6 +53,7 @@ from gpu_daemon.events import (
 )
 from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
+from gpu_daemon.standing import standing
 from gpu_daemon.supervisor import Supervisor
 
 FROM_ENGINE = Direction("from an engine", ENGINE_TO_CONTROL)
@@ -57,6 +61,7 @@ TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the lo
 MESSAGES_A_TURN_MAX = 256  # from one socket, before the others get their turn
 LAST_WORDS_MS = 2000  # for what is still to be sent when leaving
 ERROR_CHARS_MAX = 500
+TURNS_MISSED_S_MAX = 10.0  # turns that fail are survived; when all of them fail, systemd starts us anew
 _DONTWAIT = int(zmq.DONTWAIT)  # as plain integers: combining flags is slow, and done for each message
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 
@@ -68,10 +73,12 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
         device = find_device(settings.device)
         name_process(f"genserve gpu-daemon {device.device}")
         logger = log.configure("gpu-daemon", loaded.log)
+        systemd, restarts = Systemd(), Restarts()
+        restarts.hold_back(systemd)
         introduction = introduce(settings, device)
         structlog.contextvars.bind_contextvars(device=device.device, worker_id=introduction.worker_id)
         with DeviceLock(device):
-            control = Control(settings, loaded.log, introduction)
+            control = Control(settings, loaded.log, introduction, systemd)
             logger.info("daemon.started", model=introduction.models[0].name, router=settings.router_endpoint)
             try:
                 on_stop_signals(control.ask_to_drain, control.ask_to_stop)
@@ -79,6 +86,8 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
             finally:
                 control.close()
             logger.info("daemon.stopped")
+        restarts.ended_well()
+        systemd.close()
     except GenServeError as error:
         return exit_config(error)
     return EXIT_OK
@@ -113,7 +122,9 @@ def _model(settings: GpuDaemonSettings) -> tuple[ModelCard, str]:
 class Control:
     """The sockets and the process of one daemon, and the loop over them."""
 
-    def __init__(self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register) -> None:
+    def __init__(
+        self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register, systemd: Systemd
+    ) -> None:
         self._settings = settings
         self._log_settings = log_settings
         self._device = introduction.device
@@ -128,6 +139,10 @@ class Control:
         self._router = dealer_socket(self._context, settings.router_endpoint)
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
+        self._turns = Pulse("no turn of the loop has succeeded", TURNS_MISSED_S_MAX, monotonic_s())
+        self._engine_started_now = monotonic_s()
+        self._systemd = systemd
+        systemd.watch({"loop": self._turns, "engine": self._session.work.stuck})
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._watched: tuple[object, ...] = ()  # what the poller was made for
         self._poller = zmq.Poller()
@@ -181,7 +196,12 @@ class Control:
             self._read_router()
         self._read_engine()
         self._reap()
-        self._handle(Tick())
+        if self._handle(Tick()):
+            self._turns.beat(now)
+        self._systemd.tend(now, self._standing)
+
+    def _standing(self) -> Standing:
+        return standing(self._session, self._engine_started_now, monotonic_s())
 
     def _wait(self) -> set[object]:
         watched = (self._router, bool(self._outbox), self._engine, self._supervisor.pidfd)
@@ -195,16 +215,18 @@ class Control:
                 self._poller.register(self._supervisor.pidfd, _POLLIN)
         return {who for who, _ in self._poller.poll(TICK_MS)}
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> bool:
+        """False where it came to grief."""
         try:
             commands = self._session.handle(event, monotonic_s())
         except Exception:
             # A fault of our own. What the daemon holds is fenced by its tokens, so going on does less harm
             # than dying; the log has what it takes to mend it.
             self._log.exception("session.fault", happened=type(event).__name__)
-            return
+            return False
         for command in commands:
             self._carry_out(command)
+        return True
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -249,6 +271,7 @@ class Control:
     # --- the engine ----------------------------------------------------------------------------
 
     def _start_engine(self, now: float) -> None:
+        self._engine_started_now = now
         path = self._supervisor.new_path()
         self._engine = pair_listener(self._context, path)
         self._handle(EngineStarted(self._supervisor.start(path, now)))

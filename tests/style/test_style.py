@@ -28,6 +28,7 @@ PURE = (
     "common/messages/*.py",
     "common/codec.py",
     "common/errors.py",
+    "common/health.py",
     "common/models.py",
     "common/settings/*.py",
     "genserve/installation/layout.py",
@@ -38,8 +39,10 @@ PURE = (
     "gpu_daemon/hand.py",
     "gpu_daemon/outbox.py",
     "gpu_daemon/session.py",
+    "gpu_daemon/standing.py",
     "gpu_daemon/work.py",
     "gateway/dialects/*.py",
+    "gateway/standing.py",
 )
 ACTING = {  # carry decisions out
     "router/app.py",
