@@ -2,6 +2,7 @@
 
 import socket
 from pathlib import Path
+from typing import Self
 
 from tests.service import wait_for
 
@@ -45,6 +46,9 @@ class NotifySocket:
         )
         return found[0]
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._socket.close()
         Path(self.path).unlink()

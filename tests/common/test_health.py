@@ -61,9 +61,8 @@ def test_restarts_in_a_row_wait_longer_up_to_a_bound() -> None:
 
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[NotifySocket]:
-    made = NotifySocket(tmp_path, 30.0, pid=os.getpid())
-    yield made
-    made.close()
+    with NotifySocket(tmp_path, 30.0, pid=os.getpid()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -135,10 +134,9 @@ def test_one_who_does_not_listen_is_logged_once_and_told_everything_later(tmp_pa
         for now in (0.0, 1.0, 2.0):
             systemd.tend(now, lambda: Standing("ready"))
     assert [(line["event"], line["unsaid"]) for line in logs] == [("systemd.deaf", ["READY", "STATUS"])]
-    listener = NotifySocket(tmp_path)
-    systemd.tend(3.0, lambda: Standing("ready"))
-    assert listener.read() == [{"READY": "1", "STATUS": "ready"}]
-    listener.close()
+    with NotifySocket(tmp_path) as listener:
+        systemd.tend(3.0, lambda: Standing("ready"))
+        assert listener.read() == [{"READY": "1", "STATUS": "ready"}]
 
 
 def test_a_fault_in_telling_ends_nothing(listener: NotifySocket, speaker: Speaker) -> None:
@@ -154,11 +152,10 @@ def test_a_fault_in_telling_ends_nothing(listener: NotifySocket, speaker: Speake
 
 
 def test_the_watchdog_of_another_process_is_not_ours(tmp_path: Path, speaker: Speaker) -> None:
-    listener = NotifySocket(tmp_path, 30.0, pid=os.getpid() + 1)
-    systemd = speaker(listener.env)
-    systemd.tend(0.0, lambda: Standing("ready"))
-    assert listener.values("WATCHDOG") == []
-    listener.close()
+    with NotifySocket(tmp_path, 30.0, pid=os.getpid() + 1) as listener:
+        systemd = speaker(listener.env)
+        systemd.tend(0.0, lambda: Standing("ready"))
+        assert listener.values("WATCHDOG") == []
 
 
 def test_an_abstract_address(tmp_path: Path, speaker: Speaker) -> None:

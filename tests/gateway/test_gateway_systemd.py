@@ -128,33 +128,32 @@ def test_nobody_is_lost_while_one_gateway_follows_another(
 def test_systemd_hears_how_the_gateway_stands(
     started: list[Process], router: FakeRouter, held: socket.socket, tmp_path: Path
 ) -> None:
-    listener = NotifySocket(tmp_path, 1.5)
-    run = tmp_path / "run"
-    run.mkdir()
-    process = Activated(held, router.endpoint, {**listener.env, "RUNTIME_DIRECTORY": str(run)}, port=1)
-    started.append(process)
-    ignored = process.event("gateway.address_ignored")["message"]
-    assert "gateway.port = 1 has no effect" in ignored
-    assert "systemctl edit genserve-gateway.socket" in ignored
-    url = process.event("gateway.listening")["url"]
-    assert listener.wait("STATUS", "listening on").startswith(f"listening on {url}, 0 requests open")
-    listener.wait("STATUS", f"listening on {url}, 0 requests open")
-    listener.wait("READY", "1")
-    fed = len(listener.values("WATCHDOG"))
-    _until(lambda: len(listener.values("WATCHDOG")) > fed)
-    router.draws = lambda _spec: False
-    answers: list[int] = []
-    asking = _ask(url, answers)
-    listener.wait("STATUS", "1 request open")
-    process.popen.terminate()
-    assert listener.wait("STATUS", "draining") == "draining: 1 request is still open"
-    router.finish(next(iter(router.jobs)))
-    asking.join(20)
-    assert process.ended() == (EXIT_OK, "")
-    assert answers == [200]
-    assert listener.values("STOPPING") == ["1"]
-    assert list(run.iterdir()) == []
-    listener.close()
+    with NotifySocket(tmp_path, 1.5) as listener:
+        run = tmp_path / "run"
+        run.mkdir()
+        process = Activated(held, router.endpoint, {**listener.env, "RUNTIME_DIRECTORY": str(run)}, port=1)
+        started.append(process)
+        ignored = process.event("gateway.address_ignored")["message"]
+        assert "gateway.port = 1 has no effect" in ignored
+        assert "systemctl edit genserve-gateway.socket" in ignored
+        url = process.event("gateway.listening")["url"]
+        assert listener.wait("STATUS", "listening on").startswith(f"listening on {url}, 0 requests open")
+        listener.wait("STATUS", f"listening on {url}, 0 requests open")
+        listener.wait("READY", "1")
+        fed = len(listener.values("WATCHDOG"))
+        _until(lambda: len(listener.values("WATCHDOG")) > fed)
+        router.draws = lambda _spec: False
+        answers: list[int] = []
+        asking = _ask(url, answers)
+        listener.wait("STATUS", "1 request open")
+        process.popen.terminate()
+        assert listener.wait("STATUS", "draining") == "draining: 1 request is still open"
+        router.finish(next(iter(router.jobs)))
+        asking.join(20)
+        assert process.ended() == (EXIT_OK, "")
+        assert answers == [200]
+        assert listener.values("STOPPING") == ["1"]
+        assert list(run.iterdir()) == []
 
 
 @pytest.mark.parametrize("what", ["two", "a datagram socket", "for all to reach"])

@@ -159,27 +159,26 @@ def test_a_job_from_registration_to_acknowledgement(router: FakeRouter, start: C
 def test_systemd_hears_how_the_daemon_stands(
     router: FakeRouter, start: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = NotifySocket(tmp_path, 1.5)
-    for name, value in listener.env.items():
-        monkeypatch.setenv(name, value)
-    daemon = start(noop_step_s=0.02)
-    assert listener.wait("STATUS", "loading").startswith("loading noop on cpu, 0 s: ")
-    assert "EXTEND_TIMEOUT_USEC" in listener.heard[0]
-    listener.wait("READY", "1")
-    assert listener.wait("STATUS", "ready") == "noop ready on cpu, nothing to draw"
-    fed = len(listener.values("WATCHDOG"))
-    wait_until(lambda: len(listener.values("WATCHDOG")) > fed)
-    router.dispatch(A, steps=10_000)
-    assert re.fullmatch(rf"drawing job {A.job_id[:8]} step \d+/10000 on cpu", listener.wait("STATUS", "step"))
-    engine = Path(f"/proc/{daemon.engine_pid()}/environ").read_bytes()
-    assert b"NOTIFY_SOCKET" not in engine
-    assert b"WATCHDOG_USEC" not in engine
-    daemon.process.terminate()
-    assert listener.wait("STATUS", "draining") == "draining: 1 job still runs"
-    assert listener.values("STOPPING") == ["1"]
-    daemon.process.terminate()
-    assert daemon.wait_end() == 0
-    listener.close()
+    with NotifySocket(tmp_path, 1.5) as listener:
+        for name, value in listener.env.items():
+            monkeypatch.setenv(name, value)
+        daemon = start(noop_step_s=0.02)
+        assert listener.wait("STATUS", "loading").startswith("loading noop on cpu, 0 s: ")
+        assert "EXTEND_TIMEOUT_USEC" in listener.heard[0]
+        listener.wait("READY", "1")
+        assert listener.wait("STATUS", "ready") == "noop ready on cpu, nothing to draw"
+        fed = len(listener.values("WATCHDOG"))
+        wait_until(lambda: len(listener.values("WATCHDOG")) > fed)
+        router.dispatch(A, steps=1000)
+        assert re.fullmatch(rf"drawing job {A.job_id[:8]} step \d+/1000 on cpu", listener.wait("STATUS", "step"))
+        engine = Path(f"/proc/{daemon.engine_pid()}/environ").read_bytes()
+        assert b"NOTIFY_SOCKET" not in engine
+        assert b"WATCHDOG_USEC" not in engine
+        daemon.process.terminate()
+        assert listener.wait("STATUS", "draining") == "draining: 1 job still runs"
+        assert listener.values("STOPPING") == ["1"]
+        daemon.process.terminate()
+        assert daemon.wait_end() == 0
 
 
 def test_two_jobs_run_one_after_the_other(router: FakeRouter, start: Callable[..., Daemon]) -> None:

@@ -25,10 +25,12 @@ def router() -> Iterator[Running]:
 
 
 def test_systemd_hears_how_the_router_stands(tmp_path: Path) -> None:
-    listener = NotifySocket(tmp_path, WATCHDOG_S)
     run = tmp_path / "run"
     run.mkdir()
-    with router_process(tmp_path, RUNTIME_DIRECTORY=str(run), **listener.env) as process:
+    with (
+        NotifySocket(tmp_path, WATCHDOG_S) as listener,
+        router_process(tmp_path, RUNTIME_DIRECTORY=str(run), **listener.env) as process,
+    ):
         process.start()
         assert listener.wait("STATUS") == "reading the journal"
         listener.wait("READY", "1")
@@ -44,14 +46,15 @@ def test_systemd_hears_how_the_router_stands(tmp_path: Path) -> None:
         wait_for("food", lambda: len(listener.values("WATCHDOG")) > fed)
         assert process.stop() == 0
         assert list(run.iterdir()) == []
-    assert listener.values("STOPPING")[0] == "1"
-    assert listener.values("READY") == ["1"]
-    listener.close()
+        assert listener.values("STOPPING")[0] == "1"
+        assert listener.values("READY") == ["1"]
 
 
 def test_a_router_that_drains_says_what_it_waits_for(tmp_path: Path) -> None:
-    listener = NotifySocket(tmp_path)
-    with router_process(tmp_path, GENSERVE_ROUTER_JOURNAL="memory", **listener.env) as process:
+    with (
+        NotifySocket(tmp_path) as listener,
+        router_process(tmp_path, GENSERVE_ROUTER_JOURNAL="memory", **listener.env) as process,
+    ):
         process.start()
         worker, client = process.daemon(), process.client()
         worker.register()
@@ -64,7 +67,6 @@ def test_a_router_that_drains_says_what_it_waits_for(tmp_path: Path) -> None:
         assert listener.wait("STATUS", "draining") == "draining: 1 job still runs, 0 waiting"
         worker.done(token, b"abc")
         assert process.wait() == 0
-    listener.close()
 
 
 def test_ticks_that_all_come_to_grief_feed_no_watchdog(router: Running, monkeypatch: pytest.MonkeyPatch) -> None:
