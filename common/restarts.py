@@ -31,7 +31,7 @@ class Restarts:
     """The starts of one unit that were not followed by an end in order."""
 
     def __init__(self, env: Mapping[str, str] = os.environ) -> None:
-        folder = env.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        folder = env.get("RUNTIME_DIRECTORY", "")  # one folder a unit: a colon in it is its instance's, as in cpu:1
         self._file = Path(folder) / FILE_NAME if folder else None
 
     def hold_back(self, systemd: Systemd) -> None:

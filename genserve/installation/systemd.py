@@ -111,6 +111,8 @@ def _unit(block: str) -> Unit:
 
 
 def _last_words(name: str) -> str:
-    said = run(("journalctl", "--unit", name, "--lines", str(LOG_LINES), "--output", "cat", "--no-pager"), check=False)
-    lines = "".join(f"\n    {line}" for line in said.strip().splitlines())
+    """What its process wrote last; that it failed, systemd's own lines say, is known already."""
+    run(("journalctl", "--sync"), check=False)
+    read = ("journalctl", "--unit", name, "_TRANSPORT=stdout", "--lines", str(LOG_LINES), "--output=cat", "--no-pager")
+    lines = "".join(f"\n    {line}" for line in run(read, check=False).strip().splitlines())
     return f"Its last lines (more: journalctl -u {name} -e):{lines}"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.service import wait_for
+from tests.system.keys import make_keys
 from tests.system.machine import Machine, booted, why_not
 from tests.system.service import GATEWAY, GPUS, READY_WITHIN_S, ROUTER, gpus_ready
 
@@ -33,7 +34,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 @pytest.fixture(scope="session")
 def host(machine: Machine) -> Machine:
-    """The same, with GenServe installed as services of two CPUs by its own command."""
+    """The same, with keys and GenServe installed as services of two CPUs by its own command."""
+    make_keys(machine)
     machine.genserve("install", "--gpus", "cpu,cpu")
     return machine
 

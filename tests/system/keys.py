@@ -1,4 +1,4 @@
-"""Key files for every service of a machine, as its operator has them: the router's, the gateway's, this host's."""
+"""Key files as an operator has them: of each service of a machine, and of the commands on it."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,7 +8,8 @@ import zmq
 from tests.system.machine import Machine
 
 FOLDER, PEERS = "/etc/genserve/keys", "/etc/genserve/peers.toml"
-NAMES = {"server": "server", "gateway": "gateway", "daemon": "this-host"}  # by role
+NAMES = {"server": "server", "gateway": "gateway", "daemon": "this-host", "admin": "operator"}  # by role
+FILES = {"server": "server.key", "gateway": "gateway.key", "daemon": "daemon.key", "admin": "client.key"}
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class Key:
 
 def make_keys(machine: Machine) -> None:
     """Put them in place, for root alone; services get theirs with their next start."""
+    machine.run("mkdir", "--parents", "--mode=700", FOLDER)
     server, *peers = (Key.new(role) for role in NAMES)
     for key in (server, *peers):
-        machine.write(f"{FOLDER}/{key.role}.key", key.file(server))
+        machine.write(f"{FOLDER}/{FILES[key.role]}", key.file(server))
     machine.run("sh", "-c", f"chmod 600 {FOLDER}/*.key")
     machine.write(PEERS, "\n".join(f"[[peer]]\n{_toml(key.peer())}created = 2026-01-01T00:00:00Z\n" for key in peers))
 

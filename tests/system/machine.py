@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,7 +108,7 @@ class Machine:
 
     def __init__(self, process: psutil.Process, console: Path, wheel: str) -> None:
         self._process, self._console, self._wheel = process, console, wheel
-        self._init = wait_for("init of the container", process.children, BOOTED_WITHIN_S)[0]
+        self._init = wait_for("init of the container", lambda: _init_below(process), BOOTED_WITHIN_S)
         self.callers = ThreadPoolExecutor(CALLERS, initializer=_enter_network, initargs=(self._init.pid,))
 
     def run(self, *words: str, check: bool = True, stdin: str = "") -> str:
@@ -119,7 +120,7 @@ class Machine:
     def try_(self, *words: str, stdin: str = "") -> "subprocess.CompletedProcess[str]":
         """The same with its exit status."""
         enter = ["nsenter", "-t", str(self._init.pid), "-m", "-u", "-i", "-n", "-p", "--"]
-        clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "COLUMNS": "200"}
+        clean = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "COLUMNS": "200"}
         return subprocess.run(
             [*enter, *words],
             env=clean,
@@ -191,7 +192,10 @@ def booted(folder: Path) -> Iterator[Machine]:
         process = psutil.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
     try:
         machine = Machine(process, console, wheel.name)
-        wait_for("booted system", lambda: _is_up(machine), BOOTED_WITHIN_S)
+        try:
+            wait_for("booted system", lambda: _is_up(machine), BOOTED_WITHIN_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{machine.console()[-4000:]}") from None
         assert machine.environment("/opt/genserve") == COMMAND
         yield machine
         machine.off()
@@ -199,6 +203,18 @@ def booted(folder: Path) -> Iterator[Machine]:
         if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             process.kill()
         process.wait()
+
+
+def _init_below(process: psutil.Process) -> psutil.Process | None:
+    """The process that is number 1 in the container; nspawn has other children before it."""
+    for child in process.children(recursive=True):
+        try:
+            status = Path(f"/proc/{child.pid}/status").read_text("ascii", "replace")
+            if child.name() == "systemd" and re.search(r"^NSpid:.*\t1$", status, re.MULTILINE):
+                return child
+        except (OSError, psutil.NoSuchProcess):
+            continue
+    return None
 
 
 def _is_up(machine: Machine) -> bool:

@@ -4,6 +4,7 @@ import base64
 import tomllib
 
 from common.settings.reference import reference
+from tests.system.keys import FOLDER
 from tests.system.machine import COMMAND, Machine
 from tests.system.service import GPUS, SERVICES, picture
 
@@ -34,7 +35,10 @@ def test_it_is_ready_when_the_command_returns(host: Machine) -> None:
     assert [host.property(unit, "UnitFileState") for unit in SERVICES] == ["enabled"] * len(SERVICES)
     assert "ready" in host.property(GPUS[0], "StatusText")
     assert host.run("cat", SETTINGS) == reference()
-    assert host.run("stat", "--format=%a %U", "/etc/genserve/keys").strip() == "700 root"
+    assert host.run("sh", "-c", f"stat --format='%a %U' {FOLDER} {FOLDER}/*").split("\n")[:2] == [
+        "700 root",
+        "600 root",
+    ]
 
 
 def test_a_picture_is_drawn_through_http(host: Machine) -> None:

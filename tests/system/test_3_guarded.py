@@ -1,26 +1,13 @@
 """What is kept from whom, and what the journal holds."""
 
 import json
-from collections.abc import Iterator
 
-import pytest
-
-from tests.system.keys import FOLDER, make_keys
+from tests.system.keys import FOLDER
 from tests.system.machine import Machine
 from tests.system.service import GATEWAY, GPUS, ROUTER, SERVICES, picture, wait_up
 
 PRIORITIES = {"debug": "7", "info": "6", "warning": "4", "error": "3"}
 OWN_KEY = {ROUTER: "server.key", GATEWAY: "gateway.key", GPUS[0]: "daemon.key"}
-
-
-@pytest.fixture(scope="module")
-def keyed(host: Machine) -> Iterator[Machine]:
-    """Every service with its key."""
-    make_keys(host)
-    host.genserve("upgrade")
-    yield host
-    host.run("sh", "-c", f"rm {FOLDER}/*.key")
-    host.genserve("upgrade")
 
 
 def user_of(machine: Machine, unit: str) -> str:
@@ -41,16 +28,16 @@ def test_no_service_runs_as_root_or_as_another_one(ready: Machine) -> None:
     assert user_of(ready, GPUS[1]) == users[GPUS[0]]
 
 
-def test_a_service_reads_its_own_key_and_no_other(keyed: Machine) -> None:
-    assert picture(keyed).result()[0] == 200
+def test_a_service_reads_its_own_key_and_no_other(ready: Machine) -> None:
+    assert picture(ready).result()[0] == 200
     folders = {unit: f"/run/credentials/{unit}" for unit in OWN_KEY}
     for unit, name in OWN_KEY.items():
-        assert inside(keyed, unit, "cat", f"{folders[unit]}/{name}") == 0
+        assert inside(ready, unit, "cat", f"{folders[unit]}/{name}") == 0
         for other, others in OWN_KEY.items():
-            assert inside(keyed, unit, "cat", f"{FOLDER}/{others}") != 0, (unit, others)
+            assert inside(ready, unit, "cat", f"{FOLDER}/{others}") != 0, (unit, others)
             if other != unit:
-                assert inside(keyed, unit, "cat", f"{folders[other]}/{others}") != 0, (unit, other)
-                assert inside(keyed, unit, "ls", folders[other]) != 0, (unit, other)
+                assert inside(ready, unit, "cat", f"{folders[other]}/{others}") != 0, (unit, other)
+                assert inside(ready, unit, "ls", folders[other]) != 0, (unit, other)
 
 
 def test_the_queue_is_the_routers_alone(ready: Machine) -> None:

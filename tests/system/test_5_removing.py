@@ -36,6 +36,8 @@ def test_uninstalling_keeps_the_operators_and_purging_does_not(ready: Machine) -
 
 def test_a_host_of_gpus_alone_serves_a_router_elsewhere(machine: Machine) -> None:
     machine.genserve("uninstall", "--purge")
+    dropin = f"/etc/systemd/system/{GPUS[1]}.d/noop.conf"
+    machine.write(dropin, "[Service]\nEnvironment=GENSERVE_GPU_DAEMON_ENGINE=noop\n")
     machine.write("/tmp/host2.key", Key.new("daemon").file(Key.new("server")))
     words = ("install", "--gpus", "cpu:1", "--router-host", "10.0.0.5")
     done = machine.try_(COMMAND, *words)
@@ -57,4 +59,6 @@ def test_a_host_of_gpus_alone_serves_a_router_elsewhere(machine: Machine) -> Non
         assert said in done.stderr
     machine.genserve("upgrade")
     machine.genserve("uninstall", "--purge")
+    machine.run("test", "-f", dropin)  # the operator's
+    machine.run("rm", "-r", dropin.rpartition("/")[0])
     assert listed(machine, f"{WRITTEN}; {OWNED}") == ""
