@@ -19,8 +19,8 @@ class Standing:
 
     text: str  # to a person, on one line: '2 GPUs ready, 3 jobs running, 5 waiting'
     usable: bool = True  # it can do what it is there for
-    getting_there: bool = False  # not usable yet, but at work on it: give it more time
     stopping: bool = False
+    needs_s: float = 0.0  # what its start, as long as it is at work on it, or its stop may still take
 
 
 class Pulse:

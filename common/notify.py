@@ -12,7 +12,6 @@ from common.health import Check, Standing, Watchdog
 from common.log import get_logger
 
 LOOK_INTERVAL_S = 1.0  # between two looks at how the process stands
-EXTENSION_S = 60  # what a start that is at work is given, again and again
 
 
 class Systemd:
@@ -95,8 +94,8 @@ class Systemd:
             news["READY"] = 1
         news["STATUS"] = f"stuck: {self._complaint}" if self._complaint else stands.text
         news = {name: value for name, value in news.items() if self._told.get(name) != value}
-        if stands.getting_there and "READY" not in self._told:
-            news["EXTEND_TIMEOUT_USEC"] = EXTENSION_S * 1_000_000
+        if stands.needs_s and ("STOPPING" in news if stands.stopping else "READY" not in self._told):
+            news["EXTEND_TIMEOUT_USEC"] = int(stands.needs_s * 1_000_000)
         return news
 
 

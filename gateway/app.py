@@ -114,7 +114,7 @@ class Server:
             router=self._link.endpoint,
             connected=self._link.connected,
             requests=self._gateway.requests,
-            stopping=self._gateway.leaving,
+            drain_s=self._drain_s if self._gateway.leaving else None,
         )
 
     def cut(self) -> None:

@@ -53,6 +53,11 @@ class Work:
         self._killing = False
         self._out: list[Command] = []
 
+    @property
+    def stop_s_max(self) -> float:
+        """How long what runs may take to stop when draining, by the settings."""
+        return self._settings.drain_s + self._settings.job_stop_grace_s
+
     def commands(self) -> list[Command]:
         """What has come up since the last call."""
         out, self._out = self._out, []

@@ -14,6 +14,8 @@ from router.jobs import JobState
 if TYPE_CHECKING:
     from router.state import RouterState
 
+STOP_MARGIN_S = 10.0  # for what is done when all is drained
+
 
 def standing(state: RouterState) -> Standing:
     """'2 GPUs ready, 1 loading, 3 jobs running, 5 waiting'."""
@@ -23,7 +25,8 @@ def standing(state: RouterState) -> Standing:
     if state.draining_until_now is not None:
         storing = census[JobState.STORING]
         kept = f", {_count(storing, 'picture')} being stored" if storing else ""
-        return Standing(f"draining: {_still_run(running)}, {waiting} waiting{kept}", stopping=True)
+        text = f"draining: {_still_run(running)}, {waiting} waiting{kept}"
+        return Standing(text, stopping=True, needs_s=state.settings.drain_s + STOP_MARGIN_S)
     parts = [_gpus(state), f"{_count(running, 'job')} running", f"{waiting} waiting"]
     text = ", ".join(parts)
     if state.storage_full:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from common import restarts
 from common.health import Pulse, Standing, Watchdog
-from common.notify import EXTENSION_S, LOOK_INTERVAL_S, Systemd
+from common.notify import LOOK_INTERVAL_S, Systemd
 from common.restarts import COUNTED_MAX, MAX_S, STEADY_S, Restarts, wait_s
 from tests.common.systemd_socket import NotifySocket
 
@@ -79,9 +79,9 @@ def speaker() -> Iterator[Callable[[Mapping[str, str]], Systemd]]:
 
 
 def test_what_is_new_is_told_once(listener: NotifySocket, speaker: Speaker) -> None:
-    systemd, stands = speaker(listener.env), [Standing("loading, 1 s", usable=False, getting_there=True)]
+    systemd, stands = speaker(listener.env), [Standing("loading, 1 s", usable=False, needs_s=60.0)]
     tend = lambda now: systemd.tend(now, lambda: stands[0])  # noqa: E731  # four words said often
-    extension = {"EXTEND_TIMEOUT_USEC": str(EXTENSION_S * 1_000_000)}
+    extension = {"EXTEND_TIMEOUT_USEC": "60000000"}
     tend(0.0)
     assert listener.read() == [{"WATCHDOG": "1", "STATUS": "loading, 1 s", **extension}]
     tend(0.5 * LOOK_INTERVAL_S)
@@ -96,12 +96,15 @@ def test_what_is_new_is_told_once(listener: NotifySocket, speaker: Speaker) -> N
     for now in (4.0, 5.0, 10.0):
         tend(now)
     assert listener.read() == [{"READY": "1", "STATUS": "ready, nothing to draw"}, {"WATCHDOG": "1"}]
-    stands[0] = Standing("loading, 2 s", usable=False, getting_there=True)  # anew: systemd has nothing to extend
+    stands[0] = Standing("loading, 2 s", usable=False, needs_s=60.0)  # anew: systemd has nothing to extend
     tend(11.0)
-    stands[0] = Standing("draining: 1 job still runs", stopping=True)
+    stands[0] = Standing("draining: 1 job still runs", stopping=True, needs_s=0.5)
     tend(12.0)
     tend(13.0)
-    assert listener.read() == [{"STATUS": "loading, 2 s"}, {"STOPPING": "1", "STATUS": "draining: 1 job still runs"}]
+    assert listener.read() == [
+        {"STATUS": "loading, 2 s"},
+        {"STOPPING": "1", "STATUS": "draining: 1 job still runs", "EXTEND_TIMEOUT_USEC": "500000"},
+    ]
 
 
 def test_who_is_stuck_says_why_and_is_not_fed(listener: NotifySocket, speaker: Speaker) -> None:

@@ -7,10 +7,11 @@ import pytest
 from common.health import Standing
 from gpu_daemon.engine_messages import Broken, Loading, Step
 from gpu_daemon.events import DrainAsked, EngineDied, EngineStarted
-from gpu_daemon.standing import standing
+from gpu_daemon.standing import STOP_MARGIN_S, standing
 from gpu_daemon.work import STUCK_AFTER_S
 from tests.gpu_daemon.test_daemon_session import READY, SETTINGS, A, Driver
 
+STOP_S = SETTINGS.drain_s + SETTINGS.job_stop_grace_s + STOP_MARGIN_S
 STARTED = 1000.0  # when the engine was
 
 
@@ -29,9 +30,7 @@ def stands(driver: Driver) -> Standing:
 def test_from_loading_to_drawing_to_draining(driver: Driver) -> None:
     driver.engine(Loading(stage="loading transformer", fraction=0.5))
     driver.at(42.0)
-    assert stands(driver) == Standing(
-        "loading noop on cpu, 42 s: loading transformer", usable=False, getting_there=True
-    )
+    assert stands(driver) == Standing("loading noop on cpu, 42 s: loading transformer", usable=False, needs_s=60.0)
     driver.engine(READY)
     assert stands(driver) == Standing("noop ready on cpu, nothing to draw; the router does not answer")
     driver.welcome()
@@ -43,9 +42,9 @@ def test_from_loading_to_drawing_to_draining(driver: Driver) -> None:
         f"drawing job 00000000 step 1/{driver.session.work.hand.all()[0].job.steps} on cpu"
     )
     driver.do(DrainAsked())
-    assert stands(driver) == Standing("draining: 1 job still runs", stopping=True)
+    assert stands(driver) == Standing("draining: 1 job still runs", stopping=True, needs_s=STOP_S)
     driver.drawn(A)
-    assert stands(driver) == Standing("draining: nothing runs any more", stopping=True)
+    assert stands(driver) == Standing("draining: nothing runs any more", stopping=True, needs_s=STOP_S)
 
 
 def test_a_start_that_failed_once_is_given_no_more_time(driver: Driver) -> None:

@@ -29,4 +29,4 @@ def test_gpus_and_jobs_are_counted() -> None:
     rig.tick(5.0)
     assert text(rig) == "0 GPUs ready, 2 silent, 1 job running, 3 waiting"
     rig.event(DrainAsked(wall=rig.wall))
-    assert standing(rig.broker.state) == Standing("draining: 1 job still runs, 3 waiting", stopping=True)
+    assert standing(rig.broker.state) == Standing("draining: 1 job still runs, 3 waiting", stopping=True, needs_s=20.0)
