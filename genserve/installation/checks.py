@@ -16,7 +16,7 @@ from genserve.installation.systemd import running_units
 from genserve.parts import listening, need_engine_packages
 
 SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
-SYSTEMD_VERSION_MIN = 250
+SYSTEMD_VERSION_MIN = 252
 NOBODY = 65534  # stands for the service users, which may not be there yet
 # What the units do not see: homes, and what is temporary
 HIDDEN = ("/home", str(Path("~root").expanduser()), "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # none is written to

@@ -31,8 +31,7 @@ def upgrade(*, dry_run: bool) -> int:
         raise HostError(listed(faults))
     host = look(paths_read(sources.shipped()))
     units = units_for(command, router_elsewhere=ROUTER not in host.enabled)
-    named = [name for name in systemd.running_units() if name.endswith(".service")]
-    standing = systemd.look_at(_in_order([*named, *(n for n in host.enabled if n.endswith(".service"))]))
+    standing = systemd.look_at(_in_order([*systemd.running_units(), *host.enabled]))
     if not standing:
         raise HostError(f"nothing of GenServe is installed on this host: sudo {command} install")
     former = sorted({unit.command for unit in standing} - {"", str(command)})
@@ -60,9 +59,9 @@ def _restart(console: Console, name: str, former: Sequence[str]) -> None:
 
 
 def _in_order(names: Sequence[str]) -> list[str]:
-    """Router, gateway, GPUs."""
+    """The services among these units that have a process of ours: router, gateway, GPUs."""
 
     def place(name: str) -> tuple[int, str, int]:
         return (0 if name == ROUTER else 1 if name == GATEWAY else 2, *by_number(device_of(name)))
 
-    return sorted(set(names), key=place)
+    return sorted({name for name in names if name in (ROUTER, GATEWAY) or device_of(name)}, key=place)
