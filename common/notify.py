@@ -48,8 +48,8 @@ class Systemd:
         if now >= self._look_now:
             self._look_now = now + LOOK_INTERVAL_S
             fields |= self._news(standing)
-        if fields and self.tell(**fields):
-            self._told |= fields
+        if fields:
+            self.tell(**fields)
 
     def tell(self, **fields: str | int) -> bool:
         """Send fields such as READY=1, STATUS='two GPUs ready'; False where nobody listens."""
@@ -64,6 +64,7 @@ class Systemd:
             self._deaf = True
             return False
         self._deaf = False
+        self._told |= fields
         return True
 
     def close(self) -> None:

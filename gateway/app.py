@@ -11,6 +11,7 @@ the two: who has connected already is first given a moment in which requests are
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -32,8 +33,9 @@ from common.settings import GatewaySettings, Loaded
 from gateway import routes
 from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
+from gateway.handover import Predecessor, hand_over
 from gateway.link import RouterLink
-from gateway.listener import LISTEN_BACKLOG, held_listener, listen
+from gateway.listener import LISTEN_BACKLOG, held_descriptor, held_listener, listen
 from gateway.middleware import every_request
 from gateway.standing import standing
 
@@ -49,15 +51,18 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     configure("gateway", loaded.log)
     systemd, restarts = Systemd(), Restarts()
     restarts.hold_back(systemd)
+    predecessor = Predecessor.of(os.environ)
     try:
-        held = held_listener(loaded, os.environ)
-        listener = listen(loaded.settings.host, loaded.settings.port) if held is None else held
+        held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
+        settings = loaded.settings
+        listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
     except GenServeError as error:
         return exit_config(error)
     with listener:
         server = Server(loaded, listener, held=held is not None)
-        uvloop.run(_serve_until_stopped(loaded, server, systemd))
-    restarts.ended_well()
+        handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
+    if not handed_over:
+        restarts.ended_well()
     systemd.close()
     return EXIT_OK
 
@@ -77,7 +82,7 @@ class Server:
         """`held`: somebody else goes on listening on it when this server does not any more."""
         settings = loaded.settings
         self._listener = listener
-        self._held = held
+        self.held = held
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s)
         self._gateway = Gateway(loaded, self._link, version=version("genserve"))
         self._gateway.address = (
@@ -103,6 +108,19 @@ class Server:
             protocol_factory(self._runner.server, self._gateway.settings), sock=self._listener, backlog=LISTEN_BACKLOG
         )
 
+    async def until_left(self, systemd: Systemd, stop: asyncio.Event, reload: asyncio.Event) -> bool:
+        """Until it is to stop, or another gateway has taken over: True."""
+        while not stop.is_set():
+            waiting = [asyncio.ensure_future(event.wait()) for event in (stop, reload)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            if reload.is_set():
+                reload.clear()
+                if await hand_over(self._listener, systemd, stop):
+                    return True
+        return False
+
     def checks(self) -> dict[str, Check]:
         """What must be well while it serves."""
         return self._link.checks()
@@ -125,7 +143,7 @@ class Server:
         """Listen no more; let open requests finish within `drain_s` or until `cut()`; then cut them and the link."""
         self._http.close()  # our own copy of the socket
         self._gateway.leaving = True
-        if self._held:
+        if self.held:
             await self._answer_the_last()
         self._gateway.stop()
         self._link.drain()
@@ -152,21 +170,30 @@ class Server:
                     return
 
 
-async def _serve_until_stopped(loaded: Loaded[GatewaySettings], server: Server, systemd: Systemd) -> None:
+async def _serve_until_stopped(
+    loaded: Loaded[GatewaySettings], server: Server, systemd: Systemd, predecessor: Predecessor | None
+) -> bool:
+    """Has another gateway taken over?"""
     log, began = get_logger(), monotonic_s()
     logging.getLogger("aiohttp").addHandler(_ToStructlog())
-    stop_asked = asyncio.Event()
-    _on_signals(asyncio.get_running_loop(), stop_asked.set, server.cut)
+    stop_asked, reload_asked = asyncio.Event(), asyncio.Event()
+    _on_signals(stop_asked.set, server.cut, reload_asked.set if server.held else None)
     await server.start()
     log.info("gateway.listening", url=server.url, router=loaded.settings.router_endpoint)
+    if predecessor is not None and not await predecessor.relieve():
+        log.error("gateway.not_wanted", message="the gateway before this one has given up on it, and goes on")
+        stop_asked.set()
     systemd.watch(server.checks())
     tending = asyncio.ensure_future(_tend(systemd, server))
-    await stop_asked.wait()
+    handed_over = await server.until_left(systemd, stop_asked, reload_asked)
+    if handed_over:
+        systemd.close()  # it listens to the other one from now on
     log.info("gateway.draining", drain_s=loaded.settings.drain_s)
     await server.stop()
     tending.cancel()
     await asyncio.gather(tending, return_exceptions=True)
     log.info("gateway.stopped", elapsed_s=round(monotonic_s() - began, 3))
+    return handed_over
 
 
 async def _tend(systemd: Systemd, server: Server) -> None:
@@ -176,13 +203,16 @@ async def _tend(systemd: Systemd, server: Server) -> None:
         await asyncio.sleep(TEND_INTERVAL_S)
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, first: Callable[[], None], again: Callable[[], None]) -> None:
-    """As on_stop_signals, but on the loop and not between any two bytecodes."""
+def _on_signals(first: Callable[[], None], again: Callable[[], None], reload: Callable[[], None] | None) -> None:
+    """As on_stop_signals, but on the loop and not between any two bytecodes. SIGHUP asks for `reload`, if given."""
+    loop = asyncio.get_running_loop()
 
     def call(what: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(what)
 
     on_stop_signals(partial(call, first), partial(call, again))
+    if reload is not None:
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: call(reload))
 
 
 class _ToStructlog(logging.Handler):

@@ -19,11 +19,8 @@ HELD_DESCRIPTOR = 3  # the first one that systemd hands over
 ONLY_LOOPBACK = "listen on 127.0.0.1 and put a reverse proxy with authentication on this machine in front"
 
 
-def held_listener(loaded: Loaded[GatewaySettings], env: Mapping[str, str]) -> socket.socket | None:
-    """The socket that systemd holds and hands to this process; None where it does not.
-
-    Raises SettingsError where it is none that HTTP can be listened on.
-    """
+def held_descriptor(env: Mapping[str, str]) -> int | None:
+    """Of the socket that systemd holds and hands to this process; None where it does not."""
     if env.get("LISTEN_PID") != str(os.getpid()):
         return None
     if env.get("LISTEN_FDS") != "1":
@@ -31,8 +28,13 @@ def held_listener(loaded: Loaded[GatewaySettings], env: Mapping[str, str]) -> so
             f"systemd hands over {env.get('LISTEN_FDS', 'no')} sockets, and the gateway listens on one: "
             "leave one ListenStream= in genserve-gateway.socket"
         )
-    os.set_inheritable(HELD_DESCRIPTOR, False)
-    listener = socket.socket(fileno=HELD_DESCRIPTOR)
+    return HELD_DESCRIPTOR
+
+
+def held_listener(loaded: Loaded[GatewaySettings], descriptor: int) -> socket.socket:
+    """The socket behind it. Raises SettingsError where HTTP cannot be listened on there."""
+    os.set_inheritable(descriptor, False)
+    listener = socket.socket(fileno=descriptor)
     if (
         listener.family not in (socket.AF_INET, socket.AF_INET6)
         or listener.type != socket.SOCK_STREAM

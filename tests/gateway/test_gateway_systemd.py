@@ -1,13 +1,16 @@
 """The gateway under systemd: the socket that is held for it, what it tells, and how one follows another."""
 
 import asyncio
+import signal
 import socket
 import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from common.clock import monotonic_s
@@ -17,7 +20,7 @@ from common.process import EXIT_CONFIG, EXIT_OK
 from gateway.link import TICKS_MISSED_MAX, WATCH_INTERVAL_S, RouterLink
 from tests.common.systemd_socket import NotifySocket
 from tests.gateway.fake_router import FakeRouter
-from tests.gateway.test_gateway_process import _PROGRAM, Process, _ask, _until
+from tests.gateway.test_gateway_process import _PROGRAM, Process, _ask, _generate_status, _until
 
 _HAND_OVER = (  # as systemd does: the socket is descriptor 3 of the process that LISTEN_PID names
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
@@ -154,6 +157,66 @@ def test_systemd_hears_how_the_gateway_stands(
         assert answers == [200]
         assert listener.values("STOPPING") == ["1"]
         assert list(run.iterdir()) == []
+
+
+def test_a_reload_starts_the_next_gateway_and_then_drains(
+    started: list[Process], router: FakeRouter, held: socket.socket, tmp_path: Path
+) -> None:
+    router.draws = lambda _spec: False
+    with NotifySocket(tmp_path, 30.0) as listener:
+        old = Activated(held, router.endpoint, listener.env, drain_s=600)
+        started.append(old)
+        url = old.event("gateway.listening")["url"]
+        listener.wait("READY", "1")
+        slow: list[int] = []
+        waiting = _ask(url, slow)
+        _until(lambda: router.jobs)
+        old.popen.send_signal(signal.SIGHUP)
+        pid = int(listener.wait("MAINPID"))
+        try:
+            old.event("gateway.draining")
+            assert pid != old.popen.pid
+            assert psutil.Process(pid).ppid() != old.popen.pid
+            assert [f for f in listener.heard if "RELOADING" in f or "MAINPID" in f] == [
+                {"RELOADING": "1", "STATUS": "starting the next gateway"},
+                {"MAINPID": str(pid), "READY": "1"},
+            ]
+            with urllib.request.urlopen(f"{url}/health/live", timeout=20) as live:
+                assert live.status == 200
+            assert old.popen.poll() is None
+            router.finish(next(iter(router.jobs)))
+            waiting.join(20)
+            assert slow == [200]
+            assert old.popen.wait(20) == EXIT_OK
+            psutil.Process(pid).terminate()
+            listener.wait("STOPPING")
+            _until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(pid).kill()
+
+
+def test_a_next_gateway_that_cannot_start_changes_nothing(
+    started: list[Process], router: FakeRouter, held: socket.socket, tmp_path: Path
+) -> None:
+    settings = tmp_path / "genserve.toml"
+    settings.write_text("[gateway]\ndrain_s = 5.0\n")
+    with NotifySocket(tmp_path) as listener:
+        gateway = Activated(held, router.endpoint, {"GENSERVE_CONFIG": str(settings), **listener.env})
+        started.append(gateway)
+        url = gateway.event("gateway.listening")["url"]
+        listener.wait("READY", "1")
+        settings.write_text("[gateway]\ndrian_s = 5.0\n")
+        gateway.popen.send_signal(signal.SIGHUP)
+        assert "ended before it listened" in gateway.event("gateway.handover_failed")["cause"]
+        listener.wait("STATUS", "could not start")
+        listener.wait("STATUS", "listening on")
+        assert listener.values("READY") == ["1", "1"]
+        assert _generate_status(url) == 200
+        gateway.popen.terminate()
+        status, errors = gateway.ended()
+    assert status == EXIT_OK
+    assert "drian_s" in errors  # what the next one said
 
 
 @pytest.mark.parametrize("what", ["two", "a datagram socket", "for all to reach"])
