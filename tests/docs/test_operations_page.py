@@ -39,8 +39,8 @@ def test_every_alarm_stands_with_what_to_do() -> None:
     ]
     logged = set().union(*map(alarms_of, calls)) | COMPUTED
     assert len(logged) > 30
-    rows = re.findall(r"^\| (`[^|]+`) \| ([^|]+) \| ([^|]+) \|$", TABLE, re.MULTILINE)
-    told = [name for names, _, _ in rows for name in re.findall(r"`([^`]+)`", names)]
+    rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \| [^|]+ \|$", TABLE, re.MULTILINE)
+    told = [name for names in rows for name in re.findall(r"`([^`]+)`", names)]
     assert sorted(told) == sorted(logged)
 
 
