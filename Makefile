@@ -1,6 +1,8 @@
 # make run    set up .venv, start everything on this machine, draw one picture, serve until Ctrl-C
 #             e.g. make run ARGS="--gpus cpu,cpu --port 13000"
 # make test   set up .venv, pass all tests          e.g. make test TESTS=tests/router
+# make test-system  as root: boot a systemd container, install into it, break things in it (tests/system)
+# make wheel  set up .venv, make the wheel in dist/ (docs/operations.md says how it is installed)
 # make check  set up .venv, formatting, lints, types
 # make clean  remove what these made, the virtual environment included
 #
@@ -13,7 +15,7 @@ ARGS ?=
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check clean
+.PHONY: help run test test-system wheel check clean
 .NOTPARALLEL:
 
 help:
@@ -24,6 +26,12 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TESTS)
+
+test-system: $(VENV)/.dev
+	$(BIN)/python -m pytest -rs tests/system
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m hatchling build -t wheel
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

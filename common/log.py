@@ -5,6 +5,7 @@ a job carry `job_id` and `job`, its first eight characters; failures carry `trac
 Under systemd each line begins with its priority, `<3>` to `<7>`, which the journal takes off again.
 """
 
+import errno
 import io
 import json
 import logging
@@ -35,6 +36,7 @@ LINE_BYTES_MAX = 47 * 1024  # the journal cuts at LineMax, 48 KiB, wherever that
 CUT_BYTES_MIN = 64  # what stays of a field that is cut
 _KEPT = (*_FIRST, "job_id", "job", "worker_id", "device")  # of a line that has too many fields
 _FIRST_SHOWN = ("job", "device", "elapsed_s")  # of the fields, to a person
+_READER_GONE = (errno.EPIPE, errno.EIO)  # of a pipe, of a terminal
 _NOT_SHOWN = ("job_id", "job_ids", "worker_id", "request_id")  # said shorter by another field
 
 
@@ -147,17 +149,19 @@ class _Output:
     def write(self, text: str) -> None:
         try:
             self._stream.write(text)
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._discard()
+        except OSError as error:
+            self._discard(error)
 
-    def _discard(self) -> None:
+    def _discard(self, error: OSError) -> None:
         """Send this and all that follows to nowhere, for every writer of the stream's descriptor."""
+        if error.errno not in _READER_GONE:
+            raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

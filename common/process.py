@@ -5,6 +5,7 @@ that says what; whoever starts processes does not start such a one again.
 """
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -20,12 +21,18 @@ EXIT_OK = 0
 EXIT_IOERR = 74  # EX_IOERR of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
 PARENT_ENDED = signal.SIGUSR1  # from the kernel; it may come several times: see die_with_parent
+OUTPUTS = (1, 2)
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def name_process(title: str) -> None:
-    """Show as `title`, e.g. 'genserve router', in ps."""
+    """Show as `title`, e.g. 'genserve router', in ps; and say on stderr where it was, should a fatal signal end it.
+
+    Such as systemd's SIGABRT for one whose loop does not turn any more.
+    """
     setproctitle.setproctitle(title)
+    if sys.stderr is not None:
+        faulthandler.enable()
 
 
 def on_stop_signals(
@@ -34,20 +41,34 @@ def on_stop_signals(
     """Call `first` at the first SIGTERM or SIGINT, `again` at every later one. Main thread only.
 
     The parent's end counts as a first one (with `orphaned` called instead, if given): all its children stop
-    now. It is nobody's wish to hurry what stops already.
+    now. So does a terminal that is closed (SIGHUP), unless the process was started to outlive it (nohup). It is
+    nobody's wish in either to hurry what stops already.
     """
     seen = False
+    terminals = [descriptor for descriptor in OUTPUTS if os.isatty(descriptor)]
 
     def handle(signal_: int, _frame: FrameType | None) -> None:
         nonlocal seen
+        if signal_ == signal.SIGHUP:
+            _leave(terminals)
         if not seen:
             seen = True
             (orphaned if orphaned and signal_ == PARENT_ENDED else first)()
-        elif signal_ != PARENT_ENDED:
+        elif signal_ not in (PARENT_ENDED, signal.SIGHUP):
             again()
 
     for signal_ in (signal.SIGTERM, signal.SIGINT, PARENT_ENDED):
         signal.signal(signal_, handle)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handle)
+
+
+def _leave(terminals: list[int]) -> None:
+    """A terminal that is gone fails every write to it: what is still to be said while stopping goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in terminals:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def die_with_parent(parent_pid: int, signal_: signal.Signals = PARENT_ENDED) -> None:

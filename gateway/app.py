@@ -1,15 +1,20 @@
 """The gateway process: HTTP on loopback in front, the link to the router behind.
 
-Here are the start, the listening and the stop; what is answered is in routes/. Stopping: no new connections;
-requests whose body has not arrived are refused; the others may finish within `drain_s`, then they are cut, and
-their jobs go on without them; last the link closes. A second signal cuts at once.
+Here are the start and the stop; what is answered is in routes/. Stopping: no new connections; requests whose body
+has not arrived are refused; the others may finish within `drain_s`, then they are cut, and their jobs go on without
+them; last the link closes. A second signal cuts at once.
+
+Where systemd holds the listening socket, the next gateway serves on it meanwhile, so nobody may be lost between
+the two: who has connected already is first given a moment in which requests are answered as ever.
 """
 
 import asyncio
-import errno
 import logging
+import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -18,19 +23,25 @@ import uvloop
 from aiohttp import web
 
 from common.clock import monotonic_s
-from common.errors import GenServeError, SettingsError
+from common.errors import GenServeError
+from common.health import Check, Standing
 from common.log import configure, get_logger
-from common.notify import notify
+from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
+from common.restarts import Restarts
 from common.settings import GatewaySettings, Loaded
-from common.sockets import is_loopback
 from gateway import routes
 from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
+from gateway.handover import Predecessor, hand_over
 from gateway.link import RouterLink
+from gateway.listener import LISTEN_BACKLOG, held_descriptor, held_listener, listen
 from gateway.middleware import every_request
+from gateway.standing import standing
 
-LISTEN_BACKLOG = 1024
+LAST_REQUESTS_S = 2.0  # for those who had connected to a held socket before we left it
+TEND_INTERVAL_S = 0.5
+POLL_S = 0.02
 CUT_S = 0.1  # that aiohttp gives a request it cuts
 
 
@@ -38,12 +49,21 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     """Serve until a stop signal; the exit status."""
     name_process("genserve gateway")
     configure("gateway", loaded.log)
+    systemd, restarts = Systemd(), Restarts()
+    restarts.hold_back(systemd)
+    predecessor = Predecessor.of(os.environ)
     try:
-        listener = listen(loaded.settings.host, loaded.settings.port)
+        held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
+        settings = loaded.settings
+        listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        uvloop.run(_serve_until_stopped(loaded, listener))
+        server = Server(loaded, listener, held=held is not None)
+        handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
+    if not handed_over:
+        restarts.ended_well()
+    systemd.close()
     return EXIT_OK
 
 
@@ -58,12 +78,17 @@ def build_app(gateway: Gateway) -> web.Application:
 class Server:
     """HTTP on one listening socket. Used on one event loop, between `start` and `stop`."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:
+    def __init__(self, loaded: Loaded[GatewaySettings], listener: socket.socket, *, held: bool = False) -> None:
+        """`held`: somebody else goes on listening on it when this server does not any more."""
         settings = loaded.settings
         self._listener = listener
+        self.held = held
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s)
         self._gateway = Gateway(loaded, self._link, version=version("genserve"))
-        self._gateway.address = (settings.host, listener.getsockname()[1])
+        self._gateway.address = (
+            listener.getsockname()[0] if held else settings.host,
+            listener.getsockname()[1],
+        )
         self._drain_s = settings.drain_s
         self._cut = asyncio.Event()
         self._runner = web.AppRunner(build_app(self._gateway), shutdown_timeout=CUT_S, handler_cancellation=True)
@@ -83,13 +108,43 @@ class Server:
         loop = asyncio.get_running_loop()
         self._http = await loop.create_server(factory, sock=self._listener, backlog=LISTEN_BACKLOG)
 
+    async def until_left(self, systemd: Systemd, stop: asyncio.Event, reload: asyncio.Event) -> bool:
+        """Until it is to stop, or another gateway has taken over: True."""
+        while not stop.is_set():
+            waiting = [asyncio.ensure_future(event.wait()) for event in (stop, reload)]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in waiting:
+                task.cancel()
+            if reload.is_set():
+                reload.clear()
+                if await hand_over(self._listener, systemd, stop):
+                    return True
+        return False
+
+    def checks(self) -> dict[str, Check]:
+        """What must be well while it serves."""
+        return self._link.checks()
+
+    def standing(self) -> Standing:
+        """How it stands, for people."""
+        return standing(
+            self.url,
+            router=self._link.endpoint,
+            connected=self._link.connected,
+            requests=self._gateway.requests,
+            drain_s=self._drain_s if self._gateway.leaving else None,
+        )
+
     def cut(self) -> None:
         """Make `stop` wait no longer for open requests."""
         self._cut.set()
 
     async def stop(self) -> None:
         """Listen no more; let open requests finish within `drain_s` or until `cut()`; then cut them and the link."""
-        self._http.close()
+        self._http.close()  # our own copy of the socket
+        self._gateway.leaving = True
+        if self.held:
+            await self._answer_the_last()
         self._gateway.stop()
         self._link.drain()
         assert self._runner.server is not None
@@ -105,50 +160,60 @@ class Server:
         await self._link.close()
         self._gateway.lines.close()
 
+    async def _answer_the_last(self) -> None:
+        """Requests of those who have connected already and not asked yet; each answer ends its connection."""
+        end = monotonic_s() + min(LAST_REQUESTS_S, self._drain_s)
+        assert self._runner.server is not None
+        while len(self._runner.server.connections) > self._gateway.requests and monotonic_s() < end:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._cut.wait()
+                    return
 
-async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:
+
+async def _serve_until_stopped(
+    loaded: Loaded[GatewaySettings], server: Server, systemd: Systemd, predecessor: Predecessor | None
+) -> bool:
+    """Has another gateway taken over?"""
     log, began = get_logger(), monotonic_s()
     logging.getLogger("aiohttp").addHandler(_ToStructlog())
-    server = Server(loaded, listener)
-    stop_asked = asyncio.Event()
-    _on_signals(asyncio.get_running_loop(), stop_asked.set, server.cut)
+    stop_asked, reload_asked = asyncio.Event(), asyncio.Event()
+    _on_signals(stop_asked.set, server.cut, reload_asked.set if server.held else None)
     await server.start()
     log.info("gateway.listening", url=server.url, router=loaded.settings.router_endpoint)
-    notify(READY=1, STATUS=f"listening on {server.url}")
-    await stop_asked.wait()
+    if predecessor is not None and not await predecessor.relieve():
+        log.error("gateway.not_wanted", message="the gateway before this one has given up on it, and goes on")
+        stop_asked.set()
+    systemd.watch(server.checks())
+    tending = asyncio.ensure_future(_tend(systemd, server))
+    handed_over = await server.until_left(systemd, stop_asked, reload_asked)
+    if handed_over:
+        systemd.close()  # it listens to the other one from now on
     log.info("gateway.draining", drain_s=loaded.settings.drain_s)
-    notify(STOPPING=1)
     await server.stop()
+    tending.cancel()
+    await asyncio.gather(tending, return_exceptions=True)
     log.info("gateway.stopped", elapsed_s=round(monotonic_s() - began, 3))
+    return handed_over
 
 
-def _on_signals(loop: asyncio.AbstractEventLoop, first: Callable[[], None], again: Callable[[], None]) -> None:
-    """As on_stop_signals, but on the loop and not between any two bytecodes."""
+async def _tend(systemd: Systemd, server: Server) -> None:
+    """As long as the event loop turns."""
+    while True:
+        systemd.tend(monotonic_s(), server.standing)
+        await asyncio.sleep(TEND_INTERVAL_S)
+
+
+def _on_signals(first: Callable[[], None], again: Callable[[], None], reload: Callable[[], None] | None) -> None:
+    """As on_stop_signals, but on the loop and not between any two bytecodes. SIGHUP asks for `reload`, if given."""
+    loop = asyncio.get_running_loop()
 
     def call(what: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(what)
 
     on_stop_signals(partial(call, first), partial(call, again))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises GenServeError for an address that others could reach, or one that is taken."""
-    if not is_loopback(host):
-        raise SettingsError(
-            f"gateway.host = {host!r} could be reached from other machines and there are no keys yet; "
-            "listen on 127.0.0.1 and put a reverse proxy with authentication on this machine in front"
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host.strip("[]"), port))
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listener.close()
-        why = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
-        raise GenServeError("address_in_use", f"gateway.port = {port}: {host}:{port} {why}") from None
-    return listener
+    if reload is not None:
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: call(reload))
 
 
 class _ToStructlog(logging.Handler):

@@ -3,7 +3,8 @@
 import asyncio
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -43,7 +44,9 @@ class Gateway:
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0
+        self.leaving = False  # no more than what there is: each answer ends its connection
         self.stopping = False
+        self.requests = 0  # being answered
         self._arriving: set[asyncio.Timeout] = set()  # one for each body that is being read
 
     def stop(self) -> None:
@@ -52,6 +55,15 @@ class Gateway:
         now = asyncio.get_running_loop().time()
         for limit in self._arriving:
             limit.reschedule(now)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Inside, one more request is being answered."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
 
     async def body(self, request: web.Request) -> bytes:
         """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""

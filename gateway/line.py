@@ -20,6 +20,7 @@ DRAIN_MESSAGES_MAX = 256  # read before the loop does something else
 CLOSE_LINGER_MS = 1000  # for the last CANCELs
 _READ = int(zmq.POLLIN)  # as plain integers: these are asked for after each message
 _READ_OR_WRITE = int(zmq.POLLIN | zmq.POLLOUT)
+_WRITE = int(zmq.POLLOUT)
 _DONTWAIT = int(zmq.DONTWAIT)
 _SEND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 
@@ -41,6 +42,27 @@ class Line:
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._sendable_at = monotonic_s()
         self._loop.add_reader(self._descriptor, self._on_ready)
+        self._turns = 0  # of reading
+        self._turns_checked = -1  # when something was there to be read
+
+    @property
+    def connected(self) -> bool:
+        """Is there a router that takes messages?"""
+        if self._socket.closed:
+            return False
+        connected = bool(int(self._socket.getsockopt(zmq.EVENTS)) & _WRITE)
+        self._look_again()
+        return connected
+
+    def check(self, _now: float) -> str:
+        """What is wrong: what was there to be read at the last look is so still, and nothing was read since."""
+        if self._socket.closed:
+            return ""
+        unread = bool(int(self._socket.getsockopt(zmq.EVENTS)) & _READ)
+        stuck = unread and self._turns_checked == self._turns
+        self._turns_checked = self._turns if unread else -1
+        self._look_again()
+        return "what the router says is not read" if stuck else ""
 
     def close(self) -> None:
         """Drop the connection; what is on its way is given CLOSE_LINGER_MS."""
@@ -101,6 +123,7 @@ class Line:
         """Read until empty: the descriptor tells of changes only."""
         if self._socket.closed:  # a call that was due when the line was closed
             return
+        self._turns += 1
         for _ in range(DRAIN_MESSAGES_MAX):
             try:
                 frames = self._receive()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from common.clock import monotonic_s
 from common.codec import TO_CLIENT, Buffer
 from common.errors import ERRORS, GenServeError, ProtocolError
+from common.health import Check, Pulse
 from common.log import get_logger
 from common.messages import (
     Accepted,
@@ -42,6 +43,7 @@ from gateway.submission import ENDED, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
+TICKS_MISSED_MAX = 4  # of our own, before something is wrong with us
 WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answer_timeout_s`
 CANCEL_REPEATS_MAX = 12  # one every WATCH_INTERVAL_S
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
@@ -63,6 +65,7 @@ class RouterLink:
         self._followed: dict[str, dict[str, Submission]] = {}  # those accepted, by job id and rid
         self._cancelling: dict[str, int] = {}  # job id -> repeats left
         self._heard_at = monotonic_s()
+        self._ticks = Pulse("nothing was repeated to the router", TICKS_MISSED_MAX * WATCH_INTERVAL_S, self._heard_at)
         self._silence_s_max = ROUTER_SILENCE_S_MAX
         self._keeps_jobs = False
         self._closed = False
@@ -72,6 +75,15 @@ class RouterLink:
         self._loop = asyncio.get_running_loop()
         self._line = Line(self.endpoint, self._on_frames)
         self._ticker = self._loop.create_task(self._tick())
+
+    @property
+    def connected(self) -> bool:
+        """Is there a router?"""
+        return self._line.connected
+
+    def checks(self) -> dict[str, Check]:
+        """What must be well between `open` and `close`, whether or not there is a router."""
+        return {"link": self._ticks, "line": self._line.check}
 
     def drain(self) -> None:
         """The gateway is stopping: a router that is silent is no longer given time to come back."""
@@ -170,6 +182,7 @@ class RouterLink:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             self._line.tend()
+            self._ticks.beat(monotonic_s())
             self._check_silence()
             for job_id, followers in self._followed.items():
                 self._line.send(Watch(rid=next(iter(followers)), job_id=job_id))  # one speaks for all

@@ -36,6 +36,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer, whatever happens, in JSON with a request id; write the line."""
+    with request.app[GATEWAY].counted():
+        return await _answer(request, handler)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = monotonic_s()
     request_id = f"{_boot}-{next(_numbers)}"
     fields: dict[str, object] = {}
@@ -59,7 +64,7 @@ async def every_request(request: web.Request, handler: Handler) -> web.StreamRes
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
         response = error_response(crash, request.path)
         fields = _failure_fields(crash)
-    if request.app[GATEWAY].stopping or response.status == HTTPStatus.REQUEST_TIMEOUT:
+    if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
         response.force_close()
     response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)

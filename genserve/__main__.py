@@ -23,7 +23,7 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
-from genserve import burst_command, job_commands, log_commands, status_command
+from genserve import burst_command, job_commands, log_commands, service_commands, status_command
 from genserve.flags import Router, client_endpoint, flag
 
 EXIT_FAILED = 1
@@ -268,7 +268,7 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-for commands in (status_command, job_commands, burst_command, log_commands):
+for commands in (status_command, job_commands, burst_command, log_commands, service_commands):
     commands.add_to(app)
 
 

@@ -142,7 +142,7 @@ def _devices(up: UpSettings, daemon: GpuDaemonSettings) -> list[str]:
 def _check_free(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
-        with _listening(host, int(port)):
+        with listening(host, int(port)):
             pass
     except OSError as error:
         raise GenServeError(
@@ -155,17 +155,18 @@ def _check_free(address: str) -> None:
 def _free_ports(host: str) -> int:
     """A port that is free together with the two after it."""
     for _ in range(FREE_PORT_TRIES):
-        with _listening(host, 0) as first:
+        with listening(host, 0) as first:
             port: int = first.getsockname()[1]
             try:
-                with _listening("127.0.0.1", port + 1), _listening("127.0.0.1", port + 2):
+                with listening("127.0.0.1", port + 1), listening("127.0.0.1", port + 2):
                     return port
             except (OSError, OverflowError):
                 continue
     raise GenServeError("address_in_use", "no three free ports in a row were found: name one with --port")
 
 
-def _listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there, to see whether one can. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:

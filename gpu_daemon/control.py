@@ -26,9 +26,12 @@ from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
 from common.errors import GenServeError, ProtocolError
 from common.flood import Flood
+from common.health import Pulse, Standing
 from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
+from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
+from common.restarts import Restarts
 from common.settings import GpuDaemonSettings, Loaded, LogSettings
 from common.sockets import UNSENDABLE_S_MAX, Socket, dealer_socket, pair_listener
 from gpu_daemon.device_lock import DeviceLock
@@ -53,6 +56,7 @@ from gpu_daemon.events import (
 )
 from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
+from gpu_daemon.standing import standing
 from gpu_daemon.supervisor import Supervisor
 
 FROM_ENGINE = Direction("from an engine", ENGINE_TO_CONTROL)
@@ -60,6 +64,7 @@ TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the lo
 MESSAGES_A_TURN_MAX = 256  # from one socket, before the others get their turn
 LAST_WORDS_MS = 2000  # for what is still to be sent when leaving
 ERROR_CHARS_MAX = 500
+TURNS_MISSED_S_MAX = 10.0  # turns that fail are survived; when all of them fail, systemd starts us anew
 _DONTWAIT = int(zmq.DONTWAIT)  # as plain integers: combining flags is slow, and done for each message
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 
@@ -71,10 +76,12 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
         device = find_device(settings.device)
         name_process(f"genserve gpu-daemon {device.device}")
         logger = log.configure("gpu-daemon", loaded.log)
+        systemd, restarts = Systemd(), Restarts()
+        restarts.hold_back(systemd)
         introduction = introduce(settings, device)
         structlog.contextvars.bind_contextvars(device=device.device, worker_id=introduction.worker_id)
         with DeviceLock(device):
-            control = Control(settings, loaded.log, introduction)
+            control = Control(settings, loaded.log, introduction, systemd)
             logger.info("daemon.started", model=introduction.models[0].name, router=settings.router_endpoint)
             try:
                 on_stop_signals(control.ask_to_drain, control.ask_to_stop)
@@ -82,6 +89,8 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
             finally:
                 control.close()
             logger.info("daemon.stopped")
+        restarts.ended_well()
+        systemd.close()
     except GenServeError as error:
         return exit_config(error)
     return EXIT_OK
@@ -116,7 +125,9 @@ def _model(settings: GpuDaemonSettings) -> tuple[ModelCard, str]:
 class Control:
     """The sockets and the process of one daemon, and the loop over them."""
 
-    def __init__(self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register) -> None:
+    def __init__(
+        self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register, systemd: Systemd
+    ) -> None:
         self._settings = settings
         self._log_settings = log_settings
         self._device = introduction.device
@@ -133,6 +144,10 @@ class Control:
         self._sendable_at = monotonic_s()  # when its router's connection last took something, or would have
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
+        self._turns = Pulse("no turn of the loop has succeeded", TURNS_MISSED_S_MAX, monotonic_s())
+        self._engine_started_now = monotonic_s()
+        self._systemd = systemd
+        systemd.watch({"loop": self._turns, "engine": self._session.work.stuck})
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._watched: tuple[object, ...] = ()  # what the poller was made for
         self._poller = zmq.Poller()
@@ -188,8 +203,13 @@ class Control:
             self._read_router()
         self._read_engine()
         self._reap()
-        self._handle(Tick())
+        if self._handle(Tick()):
+            self._turns.beat(now)
         self._write_held_back(now)
+        self._systemd.tend(now, self._standing)
+
+    def _standing(self) -> Standing:
+        return standing(self._session, self._engine_started_now, monotonic_s())
 
     def _wait(self) -> set[object]:
         watched = (self._router, bool(self._outbox), self._engine, self._supervisor.pidfd)
@@ -203,16 +223,18 @@ class Control:
                 self._poller.register(self._supervisor.pidfd, _POLLIN)
         return {who for who, _ in self._poller.poll(TICK_MS)}
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event) -> bool:
+        """False where it came to grief."""
         try:
             commands = self._session.handle(event, monotonic_s())
         except Exception:
             # A fault of our own. What the daemon holds is fenced by its tokens, so going on does less harm
             # than dying; the log has what it takes to mend it.
             self._log.exception("session.fault", happened=type(event).__name__)
-            return
+            return False
         for command in commands:
             self._carry_out(command)
+        return True
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -277,6 +299,7 @@ class Control:
     # --- the engine ----------------------------------------------------------------------------
 
     def _start_engine(self, now: float) -> None:
+        self._engine_started_now = now
         path = self._supervisor.new_path()
         self._engine = pair_listener(self._context, path)
         self._handle(EngineStarted(self._supervisor.start(path, now)))

@@ -15,6 +15,9 @@ from common.messages import DeviceInfo, DeviceLoad
 
 MIB = 1024 * 1024
 DRIVER = Path("/proc/driver/nvidia/version")  # there while the kernel has the NVIDIA driver
+DAEMONS_ALONE = frozenset(  # what systemd gives a daemon is not its engine's
+    {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID"}
+)
 _LABEL = re.compile(r"(?:(?:cuda:)?(?P<gpu>\d{1,4})|cpu(?::(?P<cpu>\d{1,4}))?)")
 
 
@@ -116,10 +119,11 @@ def parse_devices(text: str, gpus: Sequence[DeviceInfo] | None = None) -> list[s
 
 
 def find_device(label: str) -> DeviceInfo:
-    """The device called `label`; '' is the first GPU, else the CPU. Raises device_unavailable."""
+    """The device called `label`; '' is the first GPU, else the CPU; '1' is cuda:1. Raises device_unavailable."""
     if label.startswith("cpu"):
         return cpu(label)
     gpus = list_gpus()
+    label = f"cuda:{int(label)}" if label.isdecimal() else label
     if not label:
         return gpus[0] if gpus else cpu()
     for gpu in gpus:
@@ -130,7 +134,8 @@ def find_device(label: str) -> DeviceInfo:
 
 def engine_environment(device: DeviceInfo, env: Mapping[str, str]) -> dict[str, str]:
     """The environment in which an engine sees its own GPU only, as cuda:0, or none at all on a CPU."""
-    return {**env, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
+    passed = {name: value for name, value in env.items() if name not in DAEMONS_ALONE}
+    return {**passed, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": device.uuid}
 
 
 def _gpu(nvml: Any, handle: Any) -> DeviceInfo:

@@ -27,6 +27,7 @@ class Held:
     stage: Stage = "waiting"
     handed_at: float = 0.0  # to the engine; meaningful from 'running' on
     begun: bool = False  # the engine says that it draws
+    step: int = 0  # the last one that is done
     progress_at: float = float("-inf")  # of the last PROGRESS
     stop_code: StopCode = ""  # why the engine was asked to stop it
     kill_at: float = float("inf")  # when the engine is killed if it has not stopped by then

@@ -90,6 +90,16 @@ class Session:
         self._drain_at = 0.0
         self._idle_at = 0.0  # since when nothing is left to draw
 
+    @property
+    def introduction(self) -> Register:
+        """Who this daemon is, as far as it is known by now."""
+        return self._introduction
+
+    @property
+    def registered(self) -> bool:
+        """Has the router welcomed it?"""
+        return self._epoch is not None
+
     def handle(self, event: Event, now: float) -> list[Command]:
         """What to do about `event`."""
         if self.left:

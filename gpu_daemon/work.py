@@ -35,6 +35,7 @@ from gpu_daemon.events import (
 from gpu_daemon.hand import PROGRESS_INTERVAL_S, Hand, Held, StopCode
 
 UNSTAMPED = 0  # the epoch of what the session has still to stamp
+STUCK_AFTER_S = 30.0  # beyond the moment at which an engine that does not stop its job is killed
 
 
 class Work:
@@ -45,11 +46,17 @@ class Work:
         self.state = "loading"  # loading | ready | broken
         self.detail = "starting the engine process"
         self.pid = 0
+        self.deaths = 0  # of engine processes
         self.load = DeviceLoad()
         self._device = device
         self._settings = settings
         self._killing = False
         self._out: list[Command] = []
+
+    @property
+    def stop_s_max(self) -> float:
+        """How long what runs may take to stop when draining, by the settings."""
+        return self._settings.drain_s + self._settings.job_stop_grace_s
 
     def commands(self) -> list[Command]:
         """What has come up since the last call."""
@@ -110,6 +117,14 @@ class Work:
             grace_s = self._settings.job_stop_grace_s
             self._out.append(KillEngine(f"it did not stop its job within job_stop_grace_s = {grace_s:g} s"))
 
+    def stuck(self, now: float) -> str:
+        """What is wrong where a job runs that should have been stopped long ago, by killing its engine if need be."""
+        held, settings = self.hand.running(), self._settings
+        if held is None:
+            return ""
+        late_s = now - held.handed_at - settings.job_timeout_s - settings.job_stop_grace_s
+        return f"job {held.token.job_id} should have ended {late_s:.0f} s ago" if late_s > STUCK_AFTER_S else ""
+
     # --- what the engine says ------------------------------------------------------------------
 
     def engine_started(self, event: EngineStarted) -> None:
@@ -142,6 +157,7 @@ class Work:
     def engine_died(self, event: EngineDied, now: float) -> None:
         """End what it drew; the next process is on its way."""
         dead, self.pid, self.load = self.pid, 0, DeviceLoad()
+        self.deaths += 1
         if self.state != "broken":
             self.state, self.detail = "loading", f"restarting: the engine process {event.how}"
         self._out.append(Log("warning", "engine.died", {"device": self._device, "pid": dead, "how": event.how}))
@@ -156,7 +172,7 @@ class Work:
                 self._log("info", "job.started", held.token, pid=self.pid)
                 self._say(Started(epoch=UNSTAMPED, token=held.token))
             case Step() as step:
-                self.load = step.load
+                self.load, held.step = step.load, step.step
                 if step.step >= step.steps - 1 or now >= held.progress_at + PROGRESS_INTERVAL_S:
                     held.progress_at = now
                     self._say(

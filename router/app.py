@@ -6,8 +6,10 @@ from functools import partial
 import zmq
 from structlog.typing import FilteringBoundLogger
 
-from common import clock, log, notify, process
+from common import clock, log, process
 from common.errors import GenServeError
+from common.notify import Systemd
+from common.restarts import Restarts
 from common.settings import Loaded, RouterSettings
 from common.sockets import Socket, router_socket
 from router.broker import Broker
@@ -15,9 +17,11 @@ from router.journal import Journal, JournalError
 from router.loop import Loop
 from router.memory_journal import MemoryJournal
 from router.sqlite_journal import SqliteJournal
+from router.standing import standing
 from router.state_folder import state_folder
 
 LINGER_MS = 1000  # for what was sent last, when stopping
+READING_S_MAX = 600  # what systemd is asked to wait for a long journal
 EPOCHS_A_SECOND = 1000  # epochs start at the wall clock in these, so that they lie beyond a former router's
 
 
@@ -26,6 +30,9 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     settings = loaded.settings
     process.name_process("genserve router")
     logger = log.configure("router", loaded.log)
+    systemd, restarts = Systemd(), Restarts()
+    restarts.hold_back(systemd)
+    systemd.tell(STATUS="reading the journal", EXTEND_TIMEOUT_USEC=READING_S_MAX * 1_000_000)
     context: zmq.Context[Socket] = zmq.Context()
     try:
         clients = router_socket(context, settings.client_endpoint)
@@ -38,10 +45,10 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level)
     process.on_stop_signals(loop.drain, loop.stop, orphaned=partial(loop.drain, patient=True))
     logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers))
-    notify.notify(READY=1)
+    systemd.watch(loop.checks())
     linger_ms = LINGER_MS
     try:
-        loop.run()
+        loop.run(lambda now: systemd.tend(now, partial(standing, broker.state)))
     except JournalError as error:
         logger.error("journal.failed", cause=str(error))  # noqa: TRY400  # the cause is the disk, not a line of ours
         return process.EXIT_IOERR
@@ -49,10 +56,12 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         linger_ms = 0
         return process.exit_config(error)
     finally:
-        notify.notify(STOPPING=1)
+        systemd.tell(STOPPING=1)
+        systemd.close()
         journal.close()
         context.destroy(linger=linger_ms)
     logger.info("router.stopped")
+    restarts.ended_well()
     return process.EXIT_OK
 
 

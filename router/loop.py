@@ -9,7 +9,7 @@ becomes an event, never a silent loss.
 import random
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -21,6 +21,7 @@ from common import clock, log
 from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
 from common.errors import GenServeError, ProtocolError
 from common.flood import Flood
+from common.health import Check, Pulse
 from common.messages import ErrorReply, Message, Requeue, Submit
 from common.sockets import Socket
 from router.broker import Broker
@@ -44,6 +45,7 @@ from router.journal import Journal
 
 DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
 TICK_S = 0.1
+TICKS_MISSED_S_MAX = 10.0  # a bug in one tick is survived; when all of them fail, systemd starts us anew
 HEAD_FRAMES = 3
 SEED_BITS = 32
 LEVELS = ("debug", "info", "warning", "error")
@@ -79,6 +81,8 @@ class Loop:
         self._drain_asked: DrainAsked | None = None
         self._storage_full = False
         self._flood = Flood()
+        self._ticks = Pulse("no tick has been handled", TICKS_MISSED_S_MAX, self._ticked_now)
+        self._committed = False  # the last batch that there was
         self._running = True
 
     def drain(self, *, patient: bool = False) -> None:
@@ -89,8 +93,12 @@ class Loop:
         """Stop now. Callable from a signal handler."""
         self._running = False
 
-    def run(self) -> None:
-        """Serve until drained or stopped.
+    def checks(self) -> dict[str, Check]:
+        """What must be well while it runs."""
+        return {"loop": self._ticks, "journal": self._journal_check}
+
+    def run(self, on_tick: Callable[[float], None] = lambda _now: None) -> None:
+        """Serve until drained or stopped; `on_tick(now)` is called after every batch that held a tick.
 
         Raises JournalError where the journal can no longer be written, GenServeError where it makes no sense.
         """
@@ -101,6 +109,7 @@ class Loop:
         self._events.append(Replayed(wall=self._wall, records=self._journal.replay()))
         self._look_at_storage()
         self._work_off()
+        on_tick(clock.monotonic_s())
         while self._running:
             wait_s = self._ticked_now + TICK_S - clock.monotonic_s()
             ready = dict(poller.poll(max(0, int(wait_s * 1000) + 1)))
@@ -109,15 +118,21 @@ class Loop:
                 if socket in ready:
                     self._receive(side, socket)
             self._take_stored()
-            self._take_time()
+            ticked = self._take_time()
             self._work_off()
+            if ticked:
+                on_tick(clock.monotonic_s())
         self._write_held_back(inf)
+
+    def _journal_check(self, _now: float) -> str:
+        return "" if self._committed else "the last commit has not succeeded"
 
     # --- events --------------------------------------------------------------------------------
 
-    def _take_time(self) -> None:
+    def _take_time(self) -> bool:
         now = clock.monotonic_s()
-        if now - self._ticked_now >= TICK_S:
+        ticked = now - self._ticked_now >= TICK_S
+        if ticked:
             self._ticked_now = now
             self._look_at_storage()
             self._events.append(Tick(wall=self._wall))
@@ -125,6 +140,7 @@ class Loop:
         if self._drain_asked is not None:
             self._events.append(replace(self._drain_asked, wall=self._wall))  # as of now, as every event
             self._drain_asked = None
+        return ticked
 
     def _look_at_storage(self) -> None:
         storage = self._journal.storage()
@@ -188,13 +204,15 @@ class Loop:
                 for command in self._handle(event, now):
                     self._write_down(command, later)
                 self._take_stored()
+            self._committed = False
             self._journal.commit()
+            self._committed = True
             for command in later:
                 self._carry_out(command)
 
     def _handle(self, event: Event, now: float) -> list[Command]:
         try:
-            return self._broker.handle(event, now)
+            commands = self._broker.handle(event, now)
         except Exception as error:  # a bug must not end the service: the state is as before the impossible step
             if isinstance(event, Replayed):
                 text = f"the journal's records contradict each other ({type(error).__name__}: {error})"
@@ -204,6 +222,9 @@ class Loop:
                 rid = getattr(event.message, "rid", "")
                 return [ToClient(event.peer, ErrorReply(rid=rid, code="internal", message="an internal error"))]
             return []
+        if isinstance(event, Tick):
+            self._ticks.beat(now)
+        return commands
 
     def _story(self, event: Event) -> str:
         message = getattr(event, "message", event)

@@ -81,7 +81,7 @@ def failure_view(job: Job, error: ErrorInfo) -> FailureView:
         job_id=job.job_id,
         worker_id=job.worker_id,
         code=error.code,
-        message=error.message[:TEXT_CHARS_MAX],
+        message=clip(error.message, TEXT_BYTES_MAX),
     )
 
 

@@ -96,8 +96,8 @@ class GpuDaemonSettings(Section, frozen=True, kw_only=True):
     device: Annotated[
         str,
         _of(
-            "cuda:N, cpu or cpu:N; empty: cuda:0, or cpu without a GPU",
-            pattern=r"^(cuda:\d+|cpu(:\d+)?)?$",
+            "cuda:N or N, cpu or cpu:N; empty: cuda:0, or cpu without a GPU",
+            pattern=r"^((cuda:)?\d{1,4}|cpu(:\d{1,4})?)?$",
             examples=["cuda:0", "cpu", "cpu:1"],
         ),
     ] = ""

@@ -1,20 +1,16 @@
 """Errors, logs, sd_notify and sockets."""
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
 from io import StringIO
-from pathlib import Path
 
 import pytest
 import zmq
 
 from common.errors import ERRORS, GenServeError, SettingsError
 from common.log import configure
-from common.notify import notify
 from common.process import EXIT_CONFIG, PARENT_ENDED, exit_config, on_stop_signals
 from common.settings import LogSettings
 from common.sockets import dealer_socket, is_loopback, router_socket
@@ -112,16 +108,23 @@ def test_a_process_whose_log_nobody_reads_any_more_goes_on() -> None:
     assert (process.returncode, said) == (0, b"went on")
 
 
-def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    assert not notify(READY=1)
-    path = str(tmp_path / "notify")
-    for address, bound in ((path, path), (f"@genserve-test-{os.getpid()}", f"\0genserve-test-{os.getpid()}")):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            listener.bind(bound)
-            monkeypatch.setenv("NOTIFY_SOCKET", address)
-            assert notify(READY=1, STATUS="two GPUs\nready")
-            assert listener.recv(1000) == b"READY=1\nSTATUS=two GPUs ready"
+def test_a_hang_up_is_a_wish_to_stop_unless_it_was_ignored_from_the_start() -> None:
+    signals = (signal.SIGTERM, signal.SIGINT, PARENT_ENDED, signal.SIGHUP)
+    before = {signal_: signal.getsignal(signal_) for signal_ in signals}
+    calls: list[str] = []
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+        on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"))
+        signal.raise_signal(signal.SIGHUP)
+        assert calls == []
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        on_stop_signals(lambda: calls.append("first"), lambda: calls.append("again"))
+        for signal_ in (signal.SIGHUP, signal.SIGHUP, PARENT_ENDED, signal.SIGTERM):
+            signal.raise_signal(signal_)
+        assert calls == ["first", "again"]
+    finally:
+        for signal_, handler in before.items():
+            signal.signal(signal_, handler)
 
 
 @pytest.mark.parametrize(

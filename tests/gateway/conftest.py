@@ -11,7 +11,8 @@ import pytest
 
 from common.clock import monotonic_s
 from common.settings import GatewaySettings, Loaded, LogSettings
-from gateway.app import Server, listen
+from gateway.app import Server
+from gateway.listener import listen
 from tests.gateway.fake_router import FakeRouter, fake_router
 
 

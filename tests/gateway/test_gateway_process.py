@@ -20,7 +20,8 @@ from common.clock import monotonic_s
 from common.messages import CancelJob
 from common.process import EXIT_CONFIG, EXIT_OK
 from common.settings import GatewaySettings, Loaded, LogSettings
-from gateway.app import Server, listen
+from gateway.app import Server
+from gateway.listener import listen
 from tests.gateway.conftest import until
 from tests.gateway.fake_router import FakeRouter
 from tests.gateway.test_gateway_http import BROKEN_CHUNK
@@ -37,11 +38,22 @@ sys.exit(run(load_settings(GatewaySettings, env=os.environ)))
 class Process:
     """A gateway and the lines it has written."""
 
-    def __init__(self, endpoint: str, **settings: Any) -> None:
-        env = {f"GENSERVE_GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
-        env = {"GENSERVE_GATEWAY_PORT": "0", "GENSERVE_GATEWAY_ROUTER_ENDPOINT": endpoint, **env}
+    descriptors: tuple[int, ...] = ()
+
+    def command(self) -> list[str]:
+        """How it is started."""
+        return [sys.executable, "-c", _PROGRAM]
+
+    def __init__(self, endpoint: str, env: dict[str, str] | None = None, **settings: Any) -> None:
+        given = {f"GENSERVE_GATEWAY_{key.upper()}": str(value) for key, value in settings.items()}
+        given = {"GENSERVE_GATEWAY_PORT": "0", "GENSERVE_GATEWAY_ROUTER_ENDPOINT": endpoint, **given, **(env or {})}
         self.popen = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            self.command(),
+            env=given,
+            pass_fds=self.descriptors,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def event(self, name: str) -> dict[str, Any]:

@@ -240,6 +240,33 @@ def on_a_terminal(folder: Path, port: int, **env: str) -> Iterator[tuple[subproc
         os.close(leader)
 
 
+def test_a_closed_terminal_stops_everything_in_order(tmp_path: Path) -> None:
+    """As Ctrl-C does; and that nobody can be told of it any more harms nothing."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [GENSERVE, "up", *NOOP, "--port", "0"],
+        cwd=tmp_path,
+        env={**clean_environment(), "TERM": "xterm"},
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    try:
+        read_until(leader, "Ctrl-C")
+        parts = psutil.Process(process.pid).children(recursive=True)
+        assert len(parts) >= 3
+        os.close(leader)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(STOP_WITHIN_S) == 0
+        assert all_gone(parts)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
 def test_on_a_terminal_the_start_is_quiet_and_the_logs_are_readable(tmp_path: Path) -> None:
     with on_a_terminal(tmp_path, 0) as (process, leader):
         start = read_until(leader, "Ctrl-C")

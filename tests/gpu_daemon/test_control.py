@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import socket
 import time
@@ -37,6 +38,7 @@ from gpu_daemon import control as control_module
 from gpu_daemon.control import Control, introduce
 from gpu_daemon.devices import find_device
 from gpu_daemon.engine.noop import colour_of
+from tests.common.systemd_socket import NotifySocket
 from tests.gpu_daemon.fake_router import FakeRouter, job_order, token
 from tests.gpu_daemon.process import Daemon
 
@@ -116,6 +118,28 @@ def test_a_job_from_registration_to_acknowledgement(router: FakeRouter, start: C
     assert daemon.log("job.done")[0]["elapsed_s"] >= 0
     assert daemon.log("job.done")[0]["job_id"] == A.job_id
     wait_until(lambda: list(daemon.tmp.iterdir()) == [])  # while it still serves
+
+
+def test_systemd_hears_how_the_daemon_stands(
+    router: FakeRouter, start: Callable[..., Daemon], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NotifySocket(tmp_path, 1.5) as listener:
+        for name, value in listener.env.items():
+            monkeypatch.setenv(name, value)
+        daemon = start(noop_step_s=0.02)
+        assert listener.wait("STATUS", "loading").startswith("loading noop on cpu, 0 s: ")
+        assert "EXTEND_TIMEOUT_USEC" in listener.heard[0]
+        listener.wait("READY", "1")
+        assert listener.wait("STATUS", "ready") == "noop ready on cpu, nothing to draw"
+        fed = len(listener.values("WATCHDOG"))
+        wait_until(lambda: len(listener.values("WATCHDOG")) > fed)
+        router.dispatch(A, steps=1000)
+        assert re.fullmatch(rf"drawing job {A.job_id[:8]} step \d+/1000 on cpu", listener.wait("STATUS", "step"))
+        daemon.process.terminate()
+        assert listener.wait("STATUS", "draining") == "draining: 1 job still runs"
+        assert listener.values("STOPPING") == ["1"]
+        daemon.process.terminate()
+        assert daemon.wait_end() == 0
 
 
 def test_two_jobs_run_one_after_the_other(router: FakeRouter, start: Callable[..., Daemon]) -> None:

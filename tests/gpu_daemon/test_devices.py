@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import GenServeError, SettingsError
 from common.messages import DeviceInfo
+from common.settings import GpuDaemonSettings, load_settings
 from gpu_daemon import devices
 from gpu_daemon.device_lock import DeviceLock
 from gpu_daemon.devices import cpu, cpu_load, engine_environment, find_device, parse_devices, visible
@@ -126,6 +127,24 @@ def test_an_engine_sees_its_own_gpu_only() -> None:
         "CUDA_VISIBLE_DEVICES": "GPU-1abc",
     }
     assert engine_environment(cpu(), env)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_what_systemd_gives_the_daemon_is_not_its_engines() -> None:
+    given = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_FDS", "LISTEN_PID")
+    passed = engine_environment(cpu(), dict.fromkeys(given, "x") | {"HOME": "/"})
+    assert set(passed) == {"HOME", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES"}
+
+
+def test_a_bare_number_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpu_daemon.devices.list_gpus", lambda: GPUS)
+    assert find_device("1") == find_device("cuda:1") == GPUS[1]
+    with pytest.raises(GenServeError, match="there is no cuda:7"):
+        find_device("7")
+    for good in ("0", "17", "cuda:0", "cpu", "cpu:1", ""):
+        assert load_settings(GpuDaemonSettings, env={}, flags={"device": good}).settings.device == good
+    for bad in ("cuda", "gpu0", "cpu-1", "-1", "0,1"):
+        with pytest.raises(GenServeError, match="device"):
+            load_settings(GpuDaemonSettings, env={}, flags={"device": bad})
 
 
 def test_one_daemon_a_gpu() -> None:

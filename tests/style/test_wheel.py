@@ -45,5 +45,11 @@ def test_the_embedded_model_is_in_it(names: list[str]) -> None:
     assert data <= set(names)
 
 
+def test_every_unit_is_in_it(names: list[str]) -> None:
+    units = {f"genserve/systemd/{path.name}" for path in (ROOT / "systemd").iterdir()}
+    assert {"genserve/systemd/genserve.target", "genserve/systemd/genserve-gpu@.service"} <= units
+    assert units <= set(names)
+
+
 def test_the_licence_is_in_it(names: list[str]) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -1,0 +1,85 @@
+"""The socket that HTTP is listened on: our own, or the one that systemd holds for us (sd_listen_fds(3)).
+
+One that systemd holds is listened on while no gateway runs: who connects then waits for the next one. So only our
+own copy of it is ever closed.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Mapping
+
+from common.errors import GenServeError, SettingsError
+from common.log import get_logger
+from common.settings import GatewaySettings, Loaded
+from common.sockets import is_loopback
+
+LISTEN_BACKLOG = 1024
+HELD_DESCRIPTOR = 3  # the first one that systemd hands over
+ONLY_LOOPBACK = "listen on 127.0.0.1 and put a reverse proxy with authentication on this machine in front"
+
+
+def held_descriptor(env: Mapping[str, str]) -> int | None:
+    """Of the socket that systemd holds and hands to this process; None where it does not."""
+    if env.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    if env.get("LISTEN_FDS") != "1":
+        raise SettingsError(
+            f"systemd hands over {env.get('LISTEN_FDS', 'no')} sockets, and the gateway listens on one: "
+            "leave one ListenStream= in genserve-gateway.socket"
+        )
+    return HELD_DESCRIPTOR
+
+
+def held_listener(loaded: Loaded[GatewaySettings], descriptor: int) -> socket.socket:
+    """The socket behind it. Raises SettingsError where HTTP cannot be listened on there."""
+    os.set_inheritable(descriptor, False)
+    listener = socket.socket(fileno=descriptor)
+    if (
+        listener.family not in (socket.AF_INET, socket.AF_INET6)
+        or listener.type != socket.SOCK_STREAM
+        or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    ):
+        raise SettingsError(
+            "what systemd hands over is no TCP socket that is listened on: "
+            "name an address and a port in genserve-gateway.socket, e.g. ListenStream=127.0.0.1:12411"
+        )
+    host, port = listener.getsockname()[:2]
+    if not is_loopback(host):
+        raise SettingsError(
+            f"ListenStream={host}:{port} of genserve-gateway.socket could be reached from other machines and there are "
+            f"no keys yet; {ONLY_LOOPBACK}"
+        )
+    _warn_of_another(loaded, host, port)
+    return listener
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises GenServeError for an address that others could reach, or one that is taken."""
+    if not is_loopback(host):
+        raise SettingsError(
+            f"gateway.host = {host!r} could be reached from other machines and there are no keys yet; {ONLY_LOOPBACK}"
+        )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host.strip("[]"), port))
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        why = "is in use by another process" if error.errno == errno.EADDRINUSE else f"cannot be used: {error.strerror}"
+        raise GenServeError("address_in_use", f"gateway.port = {port}: {host}:{port} {why}") from None
+    return listener
+
+
+def _warn_of_another(loaded: Loaded[GatewaySettings], host: str, port: int) -> None:
+    """Settings that somebody made and that have no effect here are not passed over in silence."""
+    for key, value in (("host", host), ("port", port)):
+        set_to = getattr(loaded.settings, key)
+        if loaded.sources.get(f"gateway.{key}", "default") != "default" and set_to != value:
+            get_logger().warning(
+                "gateway.address_ignored",
+                message=f"gateway.{key} = {set_to} has no effect: systemd holds {host}:{port}; "
+                "change ListenStream= with systemctl edit genserve-gateway.socket",
+            )

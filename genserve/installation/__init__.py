@@ -1,0 +1,1 @@
+"""GenServe as services of one host: installed, upgraded, removed."""
