@@ -8,6 +8,7 @@ their jobs go on without them; last the link closes. A second signal cuts at onc
 import asyncio
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from common.clock import monotonic_s
 from common.errors import GenServeError, SettingsError
+from common.keys import GATEWAY_FILE, KeyFile, load_key
 from common.log import configure, get_logger
 from common.notify import notify
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
@@ -39,11 +41,12 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     name_process("genserve gateway")
     configure("gateway", loaded.log)
     try:
+        key = load_key(loaded.settings.key_file, os.environ, GATEWAY_FILE, "gateway")
         listener = listen(loaded.settings.host, loaded.settings.port)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        uvloop.run(_serve_until_stopped(loaded, listener))
+        uvloop.run(_serve_until_stopped(loaded, listener, key))
     return EXIT_OK
 
 
@@ -58,10 +61,10 @@ def build_app(gateway: Gateway) -> web.Application:
 class Server:
     """HTTP on one listening socket. Used on one event loop, between `start` and `stop`."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:
+    def __init__(self, loaded: Loaded[GatewaySettings], listener: socket.socket, key: KeyFile | None = None) -> None:
         settings = loaded.settings
         self._listener = listener
-        self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s)
+        self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
         self._gateway = Gateway(loaded, self._link, version=version("genserve"))
         self._gateway.address = (settings.host, listener.getsockname()[1])
         self._drain_s = settings.drain_s
@@ -105,10 +108,10 @@ class Server:
         await self._link.close()
 
 
-async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket) -> None:
+async def _serve_until_stopped(loaded: Loaded[GatewaySettings], listener: socket.socket, key: KeyFile | None) -> None:
     log, began = get_logger(), monotonic_s()
     logging.getLogger("aiohttp").addHandler(_ToStructlog())
-    server = Server(loaded, listener)
+    server = Server(loaded, listener, key)
     stop_asked = asyncio.Event()
     _on_signals(asyncio.get_running_loop(), stop_asked.set, server.cut)
     await server.start()

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import zmq
 
 from common.codec import Buffer, encode
+from common.handshakes import Handshakes
+from common.keys import KeyFile
 from common.log import get_logger
 from common.messages import ClientMessage
 from common.sockets import Socket, dealer_socket
@@ -26,21 +28,40 @@ _SEND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 class Line:
     """One connection to `endpoint`, made again whenever it breaks. Each message goes to `on_frames`."""
 
-    def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None]) -> None:
+    def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None], key: KeyFile | None = None) -> None:
+        self._endpoint = endpoint
+        self._key = key
         self._on_frames = on_frames
         self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
         self._log = get_logger()
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._socket = dealer_socket(self._context, endpoint)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = dealer_socket(self._context, self._endpoint, self._key)
+        self._handshakes = Handshakes(self._context, self._socket, self._key)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._descriptor, self._on_ready)
 
+    def _disconnect(self, linger_ms: int) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._handshakes.close()
+        self._socket.close(linger=linger_ms)
+
     def close(self) -> None:
         """Drop the connection; what is on its way is given CLOSE_LINGER_MS."""
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=CLOSE_LINGER_MS)
+        self._disconnect(CLOSE_LINGER_MS)
         self._context.term()
+
+    def look_after(self) -> str:
+        """Begin anew where libzmq has given up after a refusal; why it was refused, '' where it was not."""
+        refused = self._handshakes.refusal()
+        if self._handshakes.given_up:
+            self._disconnect(0)
+            self._connect()
+            self._look_again()
+        return refused
 
     def send(self, message: ClientMessage) -> None:
         """Send now, or as soon as a router is connected. Of one rid only the latest message waits."""

@@ -22,7 +22,9 @@ import zmq
 from common import log
 from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
-from common.errors import GenServeError, ProtocolError
+from common.errors import GenServeError, ProtocolError, SettingsError
+from common.handshakes import Handshakes
+from common.keys import DAEMON_FILE, KeyFile, load_key
 from common.messages import DeviceInfo, ErrorReply, Message, Register
 from common.models import ModelCard
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
@@ -68,10 +70,11 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
         device = find_device(settings.device)
         name_process(f"genserve gpu-daemon {device.device}")
         logger = log.configure("gpu-daemon", loaded.log)
-        introduction = introduce(settings, device)
+        key = load_key(settings.key_file, os.environ, DAEMON_FILE, "daemon")
+        introduction = introduce(settings, device, key)
         structlog.contextvars.bind_contextvars(device=device.device, worker_id=introduction.worker_id)
         with DeviceLock(device):
-            control = Control(settings, loaded.log, introduction)
+            control = Control(settings, loaded.log, introduction, key)
             logger.info("daemon.started", model=introduction.models[0].name, router=settings.router_endpoint)
             try:
                 on_stop_signals(control.ask_to_drain, control.ask_to_stop)
@@ -84,12 +87,18 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
     return EXIT_OK
 
 
-def introduce(settings: GpuDaemonSettings, device: DeviceInfo) -> Register:
-    """Who this daemon is. Raises model_load_failed for a model folder that cannot be served."""
+def introduce(settings: GpuDaemonSettings, device: DeviceInfo, key: KeyFile | None = None) -> Register:
+    """Who this daemon is. Raises model_load_failed for a folder that cannot be served, SettingsError for a name."""
     card, path = _model(settings)
     host = socket.gethostname()
+    owner = key.name if key else host
+    if key and settings.worker_id and not settings.worker_id.startswith(f"{owner}/"):
+        raise SettingsError(
+            f"gpu_daemon.worker_id = {settings.worker_id!r} must begin with {owner + '/'!r}, the name of this host's "
+            "key and a slash; leave it out to have it made"
+        )
     return Register(
-        worker_id=settings.worker_id or f"{host}/{device.device}",
+        worker_id=settings.worker_id or f"{owner}/{device.device}",
         boot_id=uuid.uuid4().hex,
         nonce="",
         host=host,
@@ -113,8 +122,15 @@ def _model(settings: GpuDaemonSettings) -> tuple[ModelCard, str]:
 class Control:
     """The sockets and the process of one daemon, and the loop over them."""
 
-    def __init__(self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register) -> None:
+    def __init__(
+        self,
+        settings: GpuDaemonSettings,
+        log_settings: LogSettings,
+        introduction: Register,
+        key: KeyFile | None = None,
+    ) -> None:
         self._settings = settings
+        self._key = key
         self._log_settings = log_settings
         self._device = introduction.device
         self._log = log.get_logger()
@@ -125,7 +141,7 @@ class Control:
             start_timeout_s=settings.engine_start_timeout_s,
         )
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._router = dealer_socket(self._context, settings.router_endpoint)
+        self._connect()
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -157,6 +173,7 @@ class Control:
             self._to_engine(Quit())
         self._supervisor.close(wait=listening)
         self._drop_engine()
+        self._handshakes.close()
         self._router.close(linger=self._last_words_ms)
         self._context.term()
         os.close(self._wake)
@@ -179,6 +196,8 @@ class Control:
         if self._router in awake:
             self._outbox.flush()
             self._read_router()
+        if refused := self._handshakes.refusal():  # the session makes the connection anew
+            self._log.warning("router.refused", message=refused, router=self._settings.router_endpoint)
         self._read_engine()
         self._reap()
         self._handle(Tick())
@@ -217,12 +236,17 @@ class Control:
             case KillEngine():
                 self._kill(command.reason)
             case Reconnect():
+                self._handshakes.close()
                 self._router.close(linger=0)
-                self._router = dealer_socket(self._context, self._settings.router_endpoint)
+                self._connect()
             case Leave():
                 self._stopping, self._last_words_ms = True, LAST_WORDS_MS
 
     # --- the router ----------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._router = dealer_socket(self._context, self._settings.router_endpoint, self._key)
+        self._handshakes = Handshakes(self._context, self._router, self._key)
 
     def _send_to_router(self, frames: Sequence[Buffer]) -> bool:
         try:

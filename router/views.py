@@ -20,6 +20,7 @@ from common.messages import (
 from router.jobs import Job, JobState
 
 if TYPE_CHECKING:
+    from common.roles import Identity
     from router.fleet import Worker
     from router.plan import Plan
     from router.state import RouterState
@@ -61,11 +62,12 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         error=job.error,
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
+        owner=job.owner,
     )
 
 
-def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
-    """One GPU daemon as STATUS shows it."""
+def worker_view(state: RouterState, worker: Worker, plan: Plan, asks: Identity) -> WorkerView:
+    """One GPU daemon as STATUS shows it; which job it draws is told to those alone who may see that job."""
     held = [state.jobs[job_id] for job_id in worker.hand]
     running = next((job for job in held if job.state is JobState.RUNNING), None)
     away = worker.suspect or worker.peer is None
@@ -73,6 +75,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
     detail = f"nothing heard for {silent_s:.1f} s" if away else worker.detail
     if worker.rests_until_now > state.now:
         detail = f"rests for {worker.rests_until_now - state.now:.0f} s after failures in a row; {detail}"
+    shown = running if running and (asks.sees_job_of(running.owner) or asks.rights.acts_for_others) else None
     service = worker.service
     return WorkerView(
         worker_id=worker.worker_id,
@@ -83,7 +86,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
         detail=detail[:TEXT_CHARS_MAX],
         models=tuple(worker.models),
         busy=running is not None,
-        job_id=running.job_id if running else "",
+        job_id=shown.job_id if shown else "",
         step=running.step if running else 0,
         steps=running.order.steps if running else 0,
         queue_size=plan.queue_sizes.get(worker.worker_id, 0),
@@ -100,14 +103,14 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
     )
 
 
-def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply:
+def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity) -> StatusReply:
     """One page of workers, all models, the counts."""
     plan = state.plan(exact=True)
     everyone = sorted(state.fleet.workers.values(), key=_by_name)
     return StatusReply(
         rid=rid,
         workers=tuple(
-            worker_view(state, worker, plan)
+            worker_view(state, worker, plan, asks)
             for worker in everyone[workers_from : workers_from + STATUS_WORKERS_PER_PAGE]
         ),
         workers_total=len(everyone),

@@ -13,6 +13,7 @@ from common.messages.parts import (
 from common.models import ModelCard
 
 DEAD_LETTERS_PER_PAGE = 8  # likewise: each may carry notes of a few thousand characters
+KEYS_PER_PAGE = 256  # likewise
 STATUS_WORKERS_PER_PAGE = 48  # so that a STATUS header stays below HEADER_BYTES_MAX
 
 
@@ -113,3 +114,13 @@ class JobView(Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None
     picture: Picture | None
     timings: Timings | None
+    owner: str = ""  # the name of the key that sent it; 'local' where there are none, and for HTTP
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    """One key that has been heard since the router's start."""
+
+    name: str
+    role: str
+    connections: int  # open now
+    seen_at: float  # when it last said something; seconds since 1970
