@@ -110,14 +110,7 @@ def plan(
             )
             for device in devices
         ),
-        gateway=Part(
-            "gateway",
-            (
-                *("gateway", "--host", gateway.host, "--port", str(http_port), "--router-endpoint", client_at),
-                *(*_given({"key_file": keys.gateway}), *common),
-            ),
-            gateway.drain_s,
-        ),
+        gateway=_gateway_part(gateway, http_port, client_at, (*_given({"key_file": keys.gateway}), *common)),
         http_host=gateway.host,
         http_port=http_port,
         client_endpoint=client_at,
@@ -127,6 +120,11 @@ def plan(
         output_dir=daemon.output_dir,
         queue_outlives=router.settings.journal == "sqlite",
     )
+
+
+def _gateway_part(gateway: GatewaySettings, http_port: int, router_at: str, more: tuple[str, ...]) -> Part:
+    where = ("--host", gateway.host, "--port", str(http_port), "--router-endpoint", router_at)
+    return Part("gateway", ("gateway", *where, *more), gateway.drain_s)
 
 
 def _endpoints(router: Loaded[RouterSettings], http_port: int) -> tuple[str, str]:
