@@ -206,6 +206,8 @@ class Door:
         """Judge one request. Nothing that goes wrong here may leave anybody without an answer, or let anybody in."""
         try:
             verdict = judge(request, self._register)
+            if verdict.status == DENIED and self._look_at_peers():  # a key made a moment ago: libzmq asks only once
+                verdict = judge(request, self._register)
             self._note(verdict, request, now)
         except Exception:
             self._logger.exception("door.bug")
@@ -220,7 +222,9 @@ class Door:
         if verdict.user:
             self._logger.debug("peer.authenticated", side=verdict.side, key=verdict.user, address=verdict.address)
             return
-        shown = verdict.public_key or (show_key(request[-1]) if verdict.cause == "unknown_key" else "")
+        shown = verdict.public_key or (
+            show_key(request[-1]) if verdict.cause == "unknown_key" and len(request[-1]) == 32 else ""
+        )
         more = {name: value for name, value in (("name", verdict.name), ("public_key", shown)) if value}
         level = "error" if verdict.status != DENIED else ""
         self._refused(verdict.side, verdict.address, verdict.cause, verdict.detail, now, level=level, **more)
@@ -245,26 +249,31 @@ class Door:
 
     # --- the peers file ------------------------------------------------------------------------
 
-    def _look_at_peers(self) -> None:
+    def _look_at_peers(self) -> bool:
+        """Read the peers file again if it has changed; is it another one now?"""
         stamp = _stamp(self._peers_file)
         if stamp == self._stamp:
-            return
+            return False
         self._stamp = stamp
         try:
             later = _read(self._peers_file)
         except GenServeError as error:  # a slip of the operator's must not put out the whole fleet
             self._logger.error("peers.unreadable", message=error.message, now="the former peers stay in force")  # noqa: TRY400  # the cause is in the file
-            return
+            return False
         names = self._register.put_out(later)
         self._register = later
         self._logger.info("peers.read", file=str(self._peers_file), peers=len(later), put_out=names)
-        if not names:
-            return
+        if names:
+            self._cut(names)
+        return True
+
+    def _cut(self, names: list[str]) -> None:
+        """End every connection of these keys; of who has not spoken it is not known whose they are: they come again."""
         self._revoked += names
         for side, connections in self._open.items():
             self._read_monitor(side, self._monitors[side], self._looked_now)
             for descriptor, connection in list(connections.items()):
-                if connection.name in names or not connection.peer:  # who has not spoken may be anybody: it comes again
+                if connection.name in names or not connection.peer:
                     _shut(descriptor, connection.address)
 
 

@@ -14,9 +14,10 @@ from common.roles import ROLES, Identity, Side
 ZAP_VERSION = b"1.0"
 DOMAINS: dict[str, Side] = {"genserve/client": "client", "genserve/worker": "worker"}
 ENDPOINT_OF: dict[str, str] = {"client": "client endpoint", "worker": "worker endpoint"}
-_REQUEST_FRAMES = 8  # version, request id, domain, address, routing id, mechanism, and one or more credentials
+_REQUEST_FRAMES_MIN = 6  # version, request id, domain, address, routing id, mechanism; then credentials, if any
 ALLOWED, DENIED, FAILED = b"200", b"400", b"500"
-REPEAT_AFTER_S = 10.0  # the same refusal is logged once in this time
+SAID_AT_ONCE = 5  # refusals of one kind; then one in REPEAT_AFTER_S
+REPEAT_AFTER_S = 10.0
 REFUSALS_MAX = 1024  # kinds of them remembered at once
 # Errors of a handshake as libzmq numbers them (zmq.h, ZMQ_PROTOCOL_ERROR_*).
 _CRYPTOGRAPHIC, _MISMATCH = 0x11000001, 0x11000002
@@ -72,7 +73,7 @@ class Register:
 
 def judge(request: Sequence[bytes], register: Register) -> Verdict:
     """The verdict on a ZAP request: `request` from its version frame on."""
-    if len(request) < _REQUEST_FRAMES - 1 or request[0] != ZAP_VERSION:
+    if len(request) < _REQUEST_FRAMES_MIN or request[0] != ZAP_VERSION:
         return Verdict(FAILED, cause="zap", detail="libzmq asks in a way that is not understood")
     _, _, domain, address, _, mechanism, *credentials = request
     side, where = DOMAINS.get(domain.decode("utf-8", "replace")), address.decode("utf-8", "replace")
@@ -119,13 +120,14 @@ NO_ZMTP = ("garbled", "what it sent is not ZeroMQ's protocol")
 
 @dataclass(slots=True)
 class _Told:
-    next_now: float
+    since_now: float
+    said: int = 0
     unsaid: int = 0
 
 
 @dataclass(slots=True)
 class Refusals:
-    """Which refusals are said: each kind at once, its repetitions every REPEAT_AFTER_S, with their number."""
+    """Which refusals are said: of each kind the first few at once, then their number, every REPEAT_AFTER_S."""
 
     total: int = 0
     _told: OrderedDict[tuple[str, ...], _Told] = field(default_factory=OrderedDict)
@@ -138,8 +140,11 @@ class Refusals:
             told = self._told[kind] = _Told(now)
             if len(self._told) > REFUSALS_MAX:
                 self._told.popitem(last=False)
+        elif now - told.since_now >= REPEAT_AFTER_S:
+            told.since_now, told.said = now, SAID_AT_ONCE - 1
         told.unsaid += 1
-        if now < told.next_now:
+        if told.said >= SAID_AT_ONCE:
             return None
-        times, told.unsaid, told.next_now = told.unsaid, 0, now + REPEAT_AFTER_S
+        times, told.unsaid = told.unsaid, 0
+        told.said += 1
         return times
