@@ -69,9 +69,12 @@ def why_refused(event: int, value: int, key: KeyFile | None) -> str:
             return f"the router uses no keys, and {_name(key)} is one: set router.server_key_file, or do without; {SEE}"
         case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             return f"what listens there answers wrongly (error {value:#x}): it is no router, or not the one of this key"
-        case _ if key is not None and value not in (zmq.EAGAIN, zmq.ETERM):
+        case _ if value in (zmq.EAGAIN, zmq.ETERM):
+            return ""
+        case _ if key is None:
+            return f"what listens there hung up, as a router does that lets nobody in without a key; none is set; {SEE}"
+        case _:
             return f"the router hung up on the key {_name(key)}: is its router_public_key this router's? {SEE}"
-    return ""
 
 
 def _name(key: KeyFile | None) -> str:
