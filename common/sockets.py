@@ -6,6 +6,7 @@ EAGAIN (full) or EHOSTUNREACH (gone), never nothing.
 """
 
 import ipaddress
+import itertools
 import random
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ RECONNECT_FIRST_MS = (150, 300)  # drawn at random, so that a fleet does not com
 RECONNECT_MAX_MS = 2000
 
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where libzmq asks who may come in (ZeroMQ RFC 27)
+
+_monitors = itertools.count()  # a former one's name is free some time after its end
 
 Socket = zmq.Socket[bytes]
 
@@ -88,7 +91,7 @@ def dealer_socket(context: zmq.Context[Socket], endpoint: str, key: KeyFile | No
 
 def monitor_socket(context: zmq.Context[Socket], watched: Socket, events: int, waiting_max: int) -> Socket:
     """A PAIR on which libzmq tells of `events` of a socket's connections. Unread, it makes libzmq wait in the end."""
-    endpoint = f"inproc://monitor-{id(watched)}"
+    endpoint = f"inproc://monitor-{next(_monitors)}"
     watched.monitor(endpoint, events)
     socket = context.socket(zmq.PAIR)
     socket.setsockopt(zmq.LINGER, 0)

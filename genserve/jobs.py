@@ -18,6 +18,7 @@ from rich.text import Text
 
 from common.clock import wall_s
 from common.messages import JobMoment, JobReply, JobView
+from common.roles import LOCAL_NAME
 from genserve.client import Client, RouterAddress
 from genserve.status import seconds
 
@@ -117,6 +118,8 @@ def _facts(job: JobView, now: float) -> list[tuple[str, RenderableType]]:
     if job.device:
         tries = f", started {job.attempts} times" if job.attempts > 1 else ""
         facts.append(("GPU", f"{job.worker_id}{tries}"))
+    if job.owner not in ("", LOCAL_NAME):
+        facts.append(("owner", job.owner))
     facts.append(("priority", f"{job.priority:+d}" if job.priority else "0"))
     if job.client:
         facts.append(("client", job.client))

@@ -121,11 +121,12 @@ def keys_page(
     if not entries:
         return Text(" No key yet: genserve keys init", style="yellow")
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in ("name", "role", "created", "state"):
-        table.add_column(column, no_wrap=column != "state")
+    table.add_column("name", overflow="fold")
+    for column in ("role", "created", "state"):
+        table.add_column(column, no_wrap=True)
     for entry in entries:
         table.add_row(
-            Text(entry.name, style="bold" if entry.valid else "dim strike"),
+            Text(entry.name, style="bold" if entry.valid else "dim"),
             Text(entry.role, style=ROLE_STYLES[entry.role] if entry.valid else "dim"),
             Text(_day(entry.created), style="" if entry.valid else "dim"),
             _state(entry, heard.get(entry.name), bool(why_not), now),
@@ -140,14 +141,15 @@ def _state(entry: PeerEntry, view: KeyView | None, unknown: bool, now: float) ->
     if entry.revoked is not None:
         return Text(f"revoked {_day(entry.revoked)}", style="red")
     if view is None:
-        return Text("not known" if unknown else "not seen since the router's start", style="dim")
+        return Text("not known" if unknown else "not seen yet", style="dim")
     silent_s = max(0.0, now - view.seen_at)
-    ago = f"seen {seconds(silent_s)} ago"
     if not view.connections:
-        return Text(ago)
-    times = f", {view.connections} connections" if view.connections > 1 else ""
-    return Text.assemble(("● connected", "green"), times, f", {ago}" if silent_s > QUIET_AFTER_S else "")
+        return Text(f"seen {seconds(silent_s)} ago")
+    there = "connected" if view.connections == 1 else f"{view.connections} connections"
+    return Text.assemble(
+        (f"● {there}", "green"), f", quiet for {seconds(silent_s)}" if silent_s > QUIET_AFTER_S else ""
+    )
 
 
 def _day(moment: datetime) -> str:
-    return moment.astimezone().strftime("%Y-%m-%d %H:%M")
+    return moment.astimezone().strftime("%Y-%m-%d")

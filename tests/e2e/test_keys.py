@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.rawclient import RawClient
 from tests.service import GENSERVE, Service, running, wait_for
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "protocol.md"
@@ -68,6 +70,9 @@ def test_http_draws_and_the_operator_sees_it(keyed: Keyed) -> None:
     assert json.loads(shown.stdout)["job"]["owner"] == "local"
     assert "here/cpu" in keyed.run("status", "--json").stdout
     assert (keyed.connections("here"), keyed.connections("here-gateway") >= 1) == (1, True)
+    with RawClient(keyed.service.client_endpoint, key=tomllib.loads(keyed.file("client").read_text())) as raw:
+        name, _, payload = raw.ask(b"FETCH", rid="1", job_id=body["id"])
+        assert (name, payload[:4]) == (b"RESULT", b"\x89PNG")
     panel = keyed.service.log_text()
     assert f"--key-file {keyed.file('client')}" in panel
 
