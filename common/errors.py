@@ -35,6 +35,7 @@ ERRORS: dict[str, ErrorKind] = _kinds(
     ("unsupported", Fault.CLIENT, False, "leave out the field that the message names or pick a value it lists"),
     ("unknown_model", Fault.CLIENT, False, "pick one of the models that the message lists"),
     ("not_found", Fault.CLIENT, False, "check the id; results are kept for a limited time only"),
+    ("forbidden", Fault.CLIENT, False, "use a key whose role may do this; docs/keys.md tells what each role may"),
     ("method_not_allowed", Fault.CLIENT, False, "use one of the methods that the Allow header lists"),
     ("too_large", Fault.CLIENT, False, "send less: the message names the limit"),
     ("key_conflict", Fault.CLIENT, False, "use a new key for a new job, or send the first body again"),

@@ -1,16 +1,20 @@
-"""The one place that makes ZeroMQ sockets: limits, heartbeats, reconnection, who may listen where.
+"""The one place that makes ZeroMQ sockets: limits, heartbeats, reconnection, CURVE, who may listen where.
 
-Knows nothing of messages. The figures are measured: a ROUTER without ROUTER_MANDATORY loses messages in
-silence at its high-water mark; with it a send gives EAGAIN (full) or EHOSTUNREACH (gone), never nothing.
+Knows nothing of messages, nor of who may come in: that is asked of whoever serves the `zap_socket`. The figures are
+measured: a ROUTER without ROUTER_MANDATORY loses messages in silence at its high-water mark; with it a send gives
+EAGAIN (full) or EHOSTUNREACH (gone), never nothing.
 """
 
 import ipaddress
+import itertools
 import random
+from dataclasses import dataclass
 
 import zmq
 
 from common.codec import PART_BYTES_MAX
 from common.errors import GenServeError, SettingsError
+from common.keys import KeyFile
 
 FRAME_BYTES_MAX = PART_BYTES_MAX + 1024
 SEND_HIGH_WATER_MESSAGES = 1000
@@ -25,30 +29,76 @@ RECONNECT_MAX_MS = 2000
 # program on that port, a router with other keys), libzmq gives the connection up for good instead of trying again.
 UNSENDABLE_S_MAX = 10.0
 
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where libzmq asks who may come in (ZeroMQ RFC 27)
+
+_monitors = itertools.count()  # a former one's name is free some time after its end
+
 Socket = zmq.Socket[bytes]
 
 
-def router_socket(context: zmq.Context[Socket], endpoint: str) -> Socket:
-    """A ROUTER bound to a loopback `endpoint`.
+@dataclass(frozen=True)
+class Curve:
+    """How a listening socket demands CURVE. `domain` tells its endpoint to whoever serves the zap_socket."""
+
+    key: KeyFile
+    domain: str
+
+
+def router_socket(context: zmq.Context[Socket], endpoint: str, curve: Curve | None = None) -> Socket:
+    """A ROUTER bound to `endpoint`: a loopback one, or with `curve` any.
 
     Raises SettingsError for an address that others could reach, address_in_use where it is taken.
     """
-    _check_loopback(endpoint)
+    if curve is None:
+        _check_loopback(endpoint)
     socket = context.socket(zmq.ROUTER)
     _limit(socket)
+    _speak_ipv6(socket, endpoint)
+    if curve is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, curve.key.secret_key.encode())
+        socket.setsockopt(zmq.ZAP_DOMAIN, curve.domain.encode())
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody comes in
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
     _bind(socket, endpoint)
     return socket
 
 
-def dealer_socket(context: zmq.Context[Socket], endpoint: str) -> Socket:
-    """A DEALER that keeps connecting to `endpoint`. Its routing id is the peer's to choose."""
+def zap_socket(context: zmq.Context[Socket]) -> Socket:
+    """Where libzmq asks for each CURVE peer of this context whether it may come in. To be made before those listen."""
+    socket = context.socket(zmq.ROUTER)  # not REP: one request that is answered late, or never, holds up no other
+    socket.setsockopt(zmq.LINGER, 0)
+    _bind(socket, ZAP_ENDPOINT)
+    return socket
+
+
+def dealer_socket(context: zmq.Context[Socket], endpoint: str, key: KeyFile | None = None) -> Socket:
+    """A DEALER that keeps connecting to `endpoint`, with CURVE where it has a `key`.
+
+    Its routing id is the peer's to choose. A handshake that is refused ends its attempts: see common/handshakes.py.
+    """
     socket = context.socket(zmq.DEALER)
     _limit(socket)
+    _speak_ipv6(socket, endpoint)
+    if key is not None:
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public_key.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret_key.encode())
+        socket.setsockopt(zmq.CURVE_SERVERKEY, key.router_public_key.encode())
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a router that is not there
     socket.setsockopt(zmq.RECONNECT_IVL, random.randint(*RECONNECT_FIRST_MS))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    socket.connect(endpoint)
+    return socket
+
+
+def monitor_socket(context: zmq.Context[Socket], watched: Socket, events: int, waiting_max: int) -> Socket:
+    """A PAIR on which libzmq tells of `events` of a socket's connections. Unread, it makes libzmq wait in the end."""
+    endpoint = f"inproc://monitor-{next(_monitors)}"
+    watched.monitor(endpoint, events)
+    socket = context.socket(zmq.PAIR)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.RCVHWM, waiting_max)
     socket.connect(endpoint)
     return socket
 
@@ -79,6 +129,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def connectable(endpoint: str) -> str:
+    """Where a peer on this machine connects to what listens on `endpoint`."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    own = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # told, not listened on
+    return f"tcp://{own.get(host, host)}:{port}"
+
+
 def _limit(socket: Socket) -> None:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
@@ -95,9 +152,14 @@ def _check_loopback(endpoint: str) -> None:
     host = endpoint.removeprefix("tcp://").rpartition(":")[0]
     if not is_loopback(host):
         raise SettingsError(
-            f"{endpoint} could be reached from other machines and connections are not authenticated yet; "
-            "listen on tcp://127.0.0.1:PORT and reach it through an SSH tunnel or a VPN"
+            f"{endpoint} could be reached from other machines, and without keys anybody there could use it. Run "
+            "`genserve keys init` and set router.server_key_file (docs/keys.md), or listen on tcp://127.0.0.1:PORT"
         )
+
+
+def _speak_ipv6(socket: Socket, endpoint: str) -> None:
+    if "[" in endpoint:
+        socket.setsockopt(zmq.IPV6, 1)
 
 
 def _bind(socket: Socket, endpoint: str) -> None:

@@ -25,6 +25,7 @@ from aiohttp import web
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.health import Check, Standing
+from common.keys import GATEWAY_FILE, KeyFile, load_key
 from common.log import configure, get_logger
 from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
@@ -53,13 +54,14 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     restarts.hold_back(systemd)
     predecessor = Predecessor.of(os.environ)
     try:
+        key = load_key(loaded.settings.key_file, os.environ, GATEWAY_FILE, "gateway")
         held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
         settings = loaded.settings
         listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        server = Server(loaded, listener, held=held is not None)
+        server = Server(loaded, listener, key, held=held is not None)
         handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
     if not handed_over:
         restarts.ended_well()
@@ -78,12 +80,19 @@ def build_app(gateway: Gateway) -> web.Application:
 class Server:
     """HTTP on one listening socket. Used on one event loop, between `start` and `stop`."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], listener: socket.socket, *, held: bool = False) -> None:
-        """`held`: somebody else goes on listening on it when this server does not any more."""
+    def __init__(
+        self,
+        loaded: Loaded[GatewaySettings],
+        listener: socket.socket,
+        key: KeyFile | None = None,
+        *,
+        held: bool = False,
+    ) -> None:
+        """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends."""
         settings = loaded.settings
         self._listener = listener
         self.held = held
-        self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s)
+        self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
         self._gateway = Gateway(loaded, self._link, version=version("genserve"))
         self._gateway.address = (
             listener.getsockname()[0] if held else settings.host,

@@ -11,6 +11,8 @@ import zmq
 
 from common.clock import monotonic_s
 from common.codec import Buffer, encode
+from common.handshakes import Handshakes
+from common.keys import KeyFile
 from common.log import get_logger
 from common.messages import ClientMessage
 from common.sockets import UNSENDABLE_S_MAX, Socket, dealer_socket
@@ -28,8 +30,9 @@ _SEND_MORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 class Line:
     """One connection to `endpoint`, made again whenever it breaks. Each message goes to `on_frames`."""
 
-    def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None]) -> None:
+    def __init__(self, endpoint: str, on_frames: Callable[[list[Buffer]], None], key: KeyFile | None = None) -> None:
         self.endpoint = endpoint
+        self._key = key
         self._on_frames = on_frames
         self._unsent: dict[str, list[Buffer]] = {}  # by rid, in order; while no router is connected
         self._log = get_logger()
@@ -38,7 +41,8 @@ class Line:
         self._connect()
 
     def _connect(self) -> None:
-        self._socket = dealer_socket(self._context, self.endpoint)
+        self._socket = dealer_socket(self._context, self.endpoint, self._key)
+        self._handshakes = Handshakes(self._context, self._socket, self._key)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._sendable_at = monotonic_s()
         self._loop.add_reader(self._descriptor, self._on_ready)
@@ -64,25 +68,32 @@ class Line:
         self._look_again()
         return "what the router says is not read" if stuck else ""
 
+    def _disconnect(self, linger_ms: int) -> None:
+        self._loop.remove_reader(self._descriptor)
+        self._handshakes.close()
+        self._socket.close(linger=linger_ms)
+
     def close(self) -> None:
         """Drop the connection; what is on its way is given CLOSE_LINGER_MS."""
         self._disconnect(CLOSE_LINGER_MS)
         self._context.term()
 
-    def _disconnect(self, linger_ms: int) -> None:
-        self._loop.remove_reader(self._descriptor)
-        self._socket.close(linger=linger_ms)
+    def tend(self) -> str:
+        """Connect anew where nothing could be sent for UNSENDABLE_S_MAX, or libzmq has given up after a refusal.
 
-    def tend(self) -> None:
-        """Connect anew where nothing could be sent for UNSENDABLE_S_MAX. To be called every few seconds."""
-        now = monotonic_s()
+        Why the router refused us; '' where it did not. To be called every few seconds.
+        """
+        now, refused = monotonic_s(), self._handshakes.refusal()
         if int(self._socket.getsockopt(zmq.EVENTS)) & int(zmq.POLLOUT):
             self._sendable_at = now
-        elif now - self._sendable_at > UNSENDABLE_S_MAX:
+        unsendable = now - self._sendable_at > UNSENDABLE_S_MAX
+        if unsendable:
             self._log.warning("router.unreachable", endpoint=self.endpoint, for_s=UNSENDABLE_S_MAX)
+        if unsendable or self._handshakes.given_up:
             self._disconnect(0)  # what was on its way is asked for again: see link.py
             self._connect()
         self._look_again()
+        return refused
 
     def send(self, message: ClientMessage) -> None:
         """Send now, or as soon as a router is connected. Of one rid only the latest message waits."""

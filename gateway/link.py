@@ -17,6 +17,7 @@ from common.clock import monotonic_s
 from common.codec import TO_CLIENT, Buffer
 from common.errors import ERRORS, GenServeError, ProtocolError
 from common.health import Check, Pulse
+from common.keys import KeyFile
 from common.log import get_logger
 from common.messages import (
     Accepted,
@@ -37,6 +38,7 @@ from common.messages import (
     Submit,
     Watch,
 )
+from common.roles import LOCAL_NAME
 from gateway.dialects.picture import Drawn
 from gateway.line import HEAD_FRAMES, Line
 from gateway.submission import ENDED, Submission, job_failure, refusal, settle
@@ -48,6 +50,7 @@ WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answ
 CANCEL_REPEATS_MAX = 12  # one every WATCH_INTERVAL_S
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
 WAITING_MAX = 4096  # questions, and jobs followed, at one time
+HTTP_OWNER = LOCAL_NAME  # whose jobs are those of HTTP: with keys and without, of any gateway
 OWN_KEY = "k"  # begins the rid of a job with a key of the client's own: it is never cancelled by a late word
 CANCELLING = "c"  # begins the rid of a CANCEL that nobody waits for
 
@@ -55,8 +58,12 @@ CANCELLING = "c"  # begins the rid of a CANCEL that nobody waits for
 class RouterLink:
     """Speaks with one router. Used on one event loop, between `open` and `close`."""
 
-    def __init__(self, endpoint: str, *, answer_timeout_s: float) -> None:
+    def __init__(
+        self, endpoint: str, *, answer_timeout_s: float, key: KeyFile | None = None, owner: str = HTTP_OWNER
+    ) -> None:
+        """`owner`: whose jobs; '' is the key's own, and all that a key other than a gateway's may say."""
         self.endpoint = endpoint
+        self._key, self._owner = key, owner
         self.answer_timeout_s = answer_timeout_s
         self._log = get_logger()
         self._numbers = itertools.count(1)
@@ -73,7 +80,7 @@ class RouterLink:
     def open(self) -> None:
         """Connect, and keep connecting."""
         self._loop = asyncio.get_running_loop()
-        self._line = Line(self.endpoint, self._on_frames)
+        self._line = Line(self.endpoint, self._on_frames, self._key)
         self._ticker = self._loop.create_task(self._tick())
 
     @property
@@ -145,7 +152,7 @@ class RouterLink:
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest)
+        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest, owner=self._owner)
         submission = Submission(message, self._loop, on_progress)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
@@ -176,16 +183,20 @@ class RouterLink:
 
     def _cancel(self, job_id: str) -> None:
         self._cancelling.setdefault(job_id, CANCEL_REPEATS_MAX)
-        self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id))
+        self._send_cancel(job_id)
+
+    def _send_cancel(self, job_id: str) -> None:
+        self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id, owner=self._owner))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
-            self._line.tend()
             self._ticks.beat(monotonic_s())
+            if refused := self._line.tend():
+                self._log.error("router.refused", endpoint=self.endpoint, message=refused)
             self._check_silence()
-            for job_id, followers in self._followed.items():
-                self._line.send(Watch(rid=next(iter(followers)), job_id=job_id))  # one speaks for all
+            for job_id, followers in self._followed.items():  # one speaks for all
+                self._line.send(Watch(rid=next(iter(followers)), job_id=job_id, owner=self._owner))
             just_now = monotonic_s() - WATCH_INTERVAL_S / 2
             for submission in self._submitted.values():
                 if not submission.job_id and submission.asked_now < just_now:
@@ -197,7 +208,7 @@ class RouterLink:
                     del self._cancelling[job_id]
                 else:
                     self._cancelling[job_id] = repeats_left - 1
-                    self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id))
+                    self._send_cancel(job_id)
 
     def _check_silence(self) -> None:
         if self._submitted and monotonic_s() - self._heard_at > self._silence_s_max:

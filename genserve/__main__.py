@@ -23,8 +23,15 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
-from genserve import burst_command, job_commands, log_commands, service_commands, status_command
-from genserve.flags import Router, client_endpoint, flag
+from genserve import (
+    burst_command,
+    job_commands,
+    key_commands,
+    log_commands,
+    service_commands,
+    status_command,
+)
+from genserve.flags import ClientKey, Router, flag, router_address
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -106,6 +113,8 @@ def router(
     *,
     client_endpoint: Annotated[str | None, flag(RouterSettings, "client_endpoint", metavar="ENDPOINT")] = None,
     worker_endpoint: Annotated[str | None, flag(RouterSettings, "worker_endpoint", metavar="ENDPOINT")] = None,
+    server_key_file: Annotated[str | None, flag(RouterSettings, "server_key_file", metavar="FILE")] = None,
+    peers_file: Annotated[str | None, flag(RouterSettings, "peers_file", metavar="FILE")] = None,
     state_dir: Annotated[str | None, flag(RouterSettings, "state_dir", metavar="FOLDER")] = None,
     gpu_queue_size: Annotated[int | None, flag(RouterSettings, "gpu_queue_size", metavar="JOBS")] = None,
     global_queue_size: Annotated[int | None, flag(RouterSettings, "global_queue_size", metavar="JOBS")] = None,
@@ -126,6 +135,8 @@ def router(
     flags = {
         "client_endpoint": client_endpoint,
         "worker_endpoint": worker_endpoint,
+        "server_key_file": server_key_file,
+        "peers_file": peers_file,
         "state_dir": state_dir,
         "gpu_queue_size": gpu_queue_size,
         "global_queue_size": global_queue_size,
@@ -144,6 +155,7 @@ def gpu_daemon(
     *,
     device: Annotated[str | None, flag(GpuDaemonSettings, "device", metavar="DEVICE")] = None,
     router_endpoint: Annotated[str | None, flag(GpuDaemonSettings, "router_endpoint", metavar="ENDPOINT")] = None,
+    key_file: Annotated[str | None, flag(GpuDaemonSettings, "key_file", metavar="FILE")] = None,
     model_path: Annotated[str | None, flag(GpuDaemonSettings, "model_path", metavar="FOLDER")] = None,
     model_name: Annotated[str | None, flag(GpuDaemonSettings, "model_name", metavar="NAME")] = None,
     engine: Annotated[str | None, flag(GpuDaemonSettings, "engine", metavar="flux|noop")] = None,
@@ -161,6 +173,7 @@ def gpu_daemon(
     flags = {
         "device": device,
         "router_endpoint": router_endpoint,
+        "key_file": key_file,
         "model_path": model_path,
         "model_name": model_name,
         "engine": engine,
@@ -180,6 +193,7 @@ def gateway(
     host: Annotated[str | None, flag(GatewaySettings, "host", metavar="ADDRESS")] = None,
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     router_endpoint: Annotated[str | None, flag(GatewaySettings, "router_endpoint", metavar="ENDPOINT")] = None,
+    key_file: Annotated[str | None, flag(GatewaySettings, "key_file", metavar="FILE")] = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     parent_pid: ParentPid = None,
@@ -191,7 +205,7 @@ def gateway(
     _follow_parent(parent_pid)
     from gateway.app import run  # noqa: PLC0415  # keeps --help quick
 
-    flags = {"host": host, "port": port, "router_endpoint": router_endpoint}
+    flags = {"host": host, "port": port, "router_endpoint": router_endpoint, "key_file": key_file}
     raise typer.Exit(run(_load(GatewaySettings, flags, log_level, log_format)))
 
 
@@ -235,6 +249,7 @@ def generate(
         ),
     ] = None,
     router_: Router = None,
+    key_file: ClientKey = None,
 ) -> None:
     """Draw one picture into a file, showing each step.
 
@@ -256,7 +271,7 @@ def generate(
         "priority": priority,
         "deadline_s": deadline,
     }
-    raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
+    raise typer.Exit(run(router_address(router_, key_file), job, output, key=key or ""))
 
 
 def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_: str | None) -> Loaded[S]:
@@ -268,7 +283,7 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-for commands in (status_command, job_commands, burst_command, log_commands, service_commands):
+for commands in (status_command, job_commands, burst_command, log_commands, key_commands, service_commands):
     commands.add_to(app)
 
 

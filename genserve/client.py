@@ -15,6 +15,8 @@ import zmq
 from common.clock import monotonic_s
 from common.codec import TO_CLIENT, encode
 from common.errors import ERRORS, GenServeError
+from common.handshakes import Handshakes
+from common.keys import KeyFile
 from common.messages import (
     Accepted,
     CancelJob,
@@ -29,6 +31,9 @@ from common.messages import (
     JobReply,
     JobSpec,
     JobView,
+    KeysQuery,
+    KeysReply,
+    KeyView,
     Message,
     Picture,
     Rejected,
@@ -45,6 +50,7 @@ ANSWER_TIMEOUT_S = 5.0  # how long a router that has not been heard yet may take
 SILENCE_S_MAX = 30.0  # how long a router that was heard may be away, e.g. while it restarts
 WATCH_INTERVAL_S = 5.0
 SEND_RETRY_S = 0.25
+REFUSAL_LOOK_S = 0.1
 CANCEL_TIMEOUT_S = 2.0
 
 News: TypeAlias = JobView | JobProgress
@@ -60,14 +66,26 @@ class Drawn:
     data: bytes
 
 
+@dataclass(frozen=True)
+class RouterAddress:
+    """Where a router listens to clients, and the key to come in with; None: it is one without keys."""
+
+    endpoint: str
+    key: KeyFile | None = None
+
+
 class Client:
     """One connection to the router's client endpoint. A context manager; not for several threads."""
 
-    def __init__(self, endpoint: str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
-        self.endpoint = endpoint
+    def __init__(self, router: RouterAddress | str, *, answer_timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+        """`router`: as a text, the endpoint of one without keys."""
+        address = RouterAddress(router) if isinstance(router, str) else router
+        self.endpoint = address.endpoint
         self._answer_timeout_s = answer_timeout_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = dealer_socket(self._context, endpoint)
+        self._socket = dealer_socket(self._context, address.endpoint, address.key)
+        self._handshakes = Handshakes(self._context, self._socket, address.key)
+        self._refused = ""
 
     def __enter__(self) -> Self:
         return self
@@ -77,6 +95,7 @@ class Client:
 
     def close(self) -> None:
         """Drop the connection; what was not sent is lost."""
+        self._handshakes.close()
         self._socket.close()
         self._context.term()
 
@@ -155,6 +174,15 @@ class Client:
             if not page.letters or len(letters) >= page.letters_total:
                 return letters
 
+    def heard_keys(self) -> list[KeyView]:
+        """Who has been heard by which key, by name, all pages together. Raises GenServeError forbidden, unavailable."""
+        keys: list[KeyView] = []
+        while True:
+            page = self._answer(KeysQuery(rid=_name(), keys_from=len(keys)), KeysReply)
+            keys += page.keys
+            if not page.keys or len(keys) >= page.keys_total:
+                return keys
+
     def requeue(self, job_id: str) -> Accepted:
         """Draw a poison job anew. Raises GenServeError with the refusal's code, unavailable."""
         return self._answer(Requeue(rid=_name(), job_id=job_id), Accepted)
@@ -192,9 +220,14 @@ class Client:
         raise self._unavailable()
 
     def _send(self, message: Message, *, within_s: float) -> bool:
-        """False where no router was connected `within_s`."""
-        if not self._socket.poll(round(within_s * 1000), zmq.POLLOUT):
-            return False
+        """False where no router was connected `within_s`. Raises GenServeError forbidden where it refuses this key."""
+        deadline = monotonic_s() + within_s
+        while not self._socket.poll(_ms(min(REFUSAL_LOOK_S, deadline - monotonic_s())), zmq.POLLOUT):
+            self._refused = self._handshakes.refusal() or self._refused
+            if self._handshakes.given_up:
+                raise GenServeError("forbidden", f"{self.endpoint}: {self._refused}")
+            if monotonic_s() >= deadline:
+                return False
         try:
             self._socket.send_multipart(encode(message), zmq.DONTWAIT)
         except zmq.Again:  # the connection went between the two calls
@@ -208,11 +241,14 @@ class Client:
         return TO_CLIENT.decode(frames), frames[3:]
 
     def _unavailable(self) -> GenServeError:
-        return GenServeError(
-            "unavailable",
-            f"no router answers at {self.endpoint}. Start everything with `genserve up`, "
-            "or name a running router with --router tcp://HOST:PORT",
+        hint = self._refused or (
+            "Start everything with `genserve up`, or name a running router with --router tcp://HOST:PORT"
         )
+        return GenServeError("unavailable", f"no router answers at {self.endpoint}. {hint}")
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
 
 
 def _name() -> str:

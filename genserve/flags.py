@@ -1,11 +1,12 @@
 """Command-line flags made from the declared settings, so that help, defaults and units are written once.
 
-Knows how Typer declares an option; not what any setting does. And --router, which many commands share.
+Knows how Typer declares an option; not what any setting does. And --router and --key-file, which many commands share.
 """
 
 import os
 import re
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import msgspec
 import typer
@@ -14,6 +15,7 @@ from msgspec import Meta
 from common.settings import (
     OLDER_NAMES,
     PREFIX,
+    ClientSettings,
     Endpoint,
     GatewaySettings,
     RouterSettings,
@@ -21,6 +23,18 @@ from common.settings import (
     load_settings,
 )
 
+if TYPE_CHECKING:
+    from genserve.client import RouterAddress
+
+ClientKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        metavar="FILE",
+        show_default=False,
+        help="the key to connect with \\[default: this host's, where you may read it] [GENSERVE_CLIENT_KEY_FILE]",
+    ),
+]
 Router = Annotated[
     str | None,
     typer.Option(
@@ -85,4 +99,16 @@ def client_endpoint(flag_: str | None) -> str:
     gateway = load_settings(GatewaySettings, env=os.environ)
     if gateway.sources["gateway.router_endpoint"] != "default":
         return gateway.settings.router_endpoint
-    return load_settings(RouterSettings, env=os.environ).settings.client_endpoint
+    from common.sockets import connectable  # noqa: PLC0415  # keeps --help quick
+
+    return connectable(load_settings(RouterSettings, env=os.environ).settings.client_endpoint)
+
+
+def router_address(flag_: str | None, key_file: Path | None) -> "RouterAddress":
+    """The router of `--router`, else of this machine's settings, and the key of `--key-file`, else of these."""
+    from common.keys import load_client_key  # noqa: PLC0415  # keeps --help quick
+    from genserve.client import RouterAddress  # noqa: PLC0415  # likewise
+
+    endpoint = client_endpoint(flag_)
+    settings = load_settings(ClientSettings, env=os.environ, flags={"key_file": key_file and str(key_file)}).settings
+    return RouterAddress(endpoint, load_client_key(settings.key_file, os.environ))

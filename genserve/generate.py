@@ -17,14 +17,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from common.errors import GenServeError
 from common.messages import JobSpec
-from genserve.client import Client, Drawn, News
+from genserve.client import Client, Drawn, News, RouterAddress
 from genserve.files import write_atomically
 
 KEY_CHARS_MAX = 128
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 
 
-def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: str = "") -> int:
+def generate(router: RouterAddress, job: dict[str, Any], output: Path | None, *, key: str = "") -> int:
     """Draw `job` (fields of JobSpec) into `output`, by default genserve-<job>.png. The exit status."""
     out, err = Console(), Console(stderr=True)
     spec = job_spec(job)
@@ -32,7 +32,7 @@ def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: st
     check_output(output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` cancel the job like Ctrl-C
     try:
-        with Client(endpoint) as client, ProgressLine(err) as line:
+        with Client(router) as client, ProgressLine(err) as line:
             drawn = client.draw(spec, line.show, key=key)
     except KeyboardInterrupt:
         err.print("cancelled")

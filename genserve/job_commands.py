@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from genserve.flags import Router, client_endpoint
+from genserve.flags import ClientKey, Router, router_address
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, 32 digits.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -13,29 +13,29 @@ jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at 
 
 
 @jobs.command(epilog="Example:\n  genserve jobs show 0123456789abcdef0123456789abcdef")
-def show(job_id: JobId, *, as_json: AsJson = False, router_: Router = None) -> None:
+def show(job_id: JobId, *, as_json: AsJson = False, router_: Router = None, key_file: ClientKey = None) -> None:
     """Show how a job stands, and what happened to it."""
     from genserve.jobs import show as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(client_endpoint(router_), job_id, as_json=as_json))
+    raise typer.Exit(run(router_address(router_, key_file), job_id, as_json=as_json))
 
 
 @jobs.command(epilog="Example:\n  genserve jobs cancel 0123456789abcdef0123456789abcdef")
-def cancel(job_id: JobId, *, router_: Router = None) -> None:
+def cancel(job_id: JobId, *, router_: Router = None, key_file: ClientKey = None) -> None:
     """Cancel a job, whether it waits or runs: its GPU is free after the present step."""
     from genserve.jobs import cancel as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(client_endpoint(router_), job_id))
+    raise typer.Exit(run(router_address(router_, key_file), job_id))
 
 
-def dead_letters(*, as_json: AsJson = False, router_: Router = None) -> None:
+def dead_letters(*, as_json: AsJson = False, router_: Router = None, key_file: ClientKey = None) -> None:
     """List the jobs that were given up because each ended two engines."""
     from genserve.jobs import dead_letters as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(client_endpoint(router_), as_json=as_json))
+    raise typer.Exit(run(router_address(router_, key_file), as_json=as_json))
 
 
-def requeue(job_id: JobId, *, router_: Router = None) -> None:
+def requeue(job_id: JobId, *, router_: Router = None, key_file: ClientKey = None) -> None:
     """Draw a job of `genserve dead-letters` after all; prints the new job's id.
 
     For when what was wrong has been mended. The old job leaves the list; it stays failed, under its id and its key,
@@ -43,7 +43,7 @@ def requeue(job_id: JobId, *, router_: Router = None) -> None:
     """
     from genserve.jobs import requeue as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(client_endpoint(router_), job_id))
+    raise typer.Exit(run(router_address(router_, key_file), job_id))
 
 
 def add_to(app: typer.Typer) -> None:

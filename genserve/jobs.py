@@ -18,7 +18,8 @@ from rich.text import Text
 
 from common.clock import wall_s
 from common.messages import JobMoment, JobReply, JobView
-from genserve.client import Client
+from common.roles import LOCAL_NAME
+from genserve.client import Client, RouterAddress
 from genserve.status import seconds
 
 STATE_STYLES = {"queued": "cyan", "running": "cyan", "done": "green", "failed": "bold red", "cancelled": "yellow"}
@@ -26,9 +27,9 @@ EVENT_STYLES = {**STATE_STYLES, "requeued": "yellow", "requeued_as": "yellow"}
 BAR = 20  # characters
 
 
-def show(endpoint: str, job_id: str, *, as_json: bool) -> int:
+def show(router: RouterAddress, job_id: str, *, as_json: bool) -> int:
     """Print how a job stands and what happened to it; the exit status. Raises GenServeError."""
-    with Client(endpoint) as client:
+    with Client(router) as client:
         reply = client.job(check_id(job_id))
     if as_json:
         _write_json({"job": reply.job, "history": reply.history})
@@ -37,17 +38,17 @@ def show(endpoint: str, job_id: str, *, as_json: bool) -> int:
     return 0
 
 
-def cancel(endpoint: str, job_id: str) -> int:
+def cancel(router: RouterAddress, job_id: str) -> int:
     """End a job; the exit status. Raises GenServeError, also where it had ended before."""
-    with Client(endpoint) as client:
+    with Client(router) as client:
         client.cancel(check_id(job_id))
     Console().print(f"[bold green]✔[/] the job {job_id} is cancelled", highlight=False, soft_wrap=True)
     return 0
 
 
-def dead_letters(endpoint: str, *, as_json: bool) -> int:
+def dead_letters(router: RouterAddress, *, as_json: bool) -> int:
     """Print the poison jobs; the exit status. Raises GenServeError unavailable."""
-    with Client(endpoint) as client:
+    with Client(router) as client:
         letters = client.dead_letters()
     if as_json:
         _write_json(letters)
@@ -56,9 +57,9 @@ def dead_letters(endpoint: str, *, as_json: bool) -> int:
     return 0
 
 
-def requeue(endpoint: str, job_id: str) -> int:
+def requeue(router: RouterAddress, job_id: str) -> int:
     """Submit a poison job anew and print the new id, alone on its line; the exit status. Raises GenServeError."""
-    with Client(endpoint) as client:
+    with Client(router) as client:
         accepted = client.requeue(check_id(job_id))
     Console(stderr=True).print(f"[bold green]✔[/] the job {job_id} is drawn anew as", highlight=False, soft_wrap=True)
     sys.stdout.write(f"{accepted.job_id}\n")
@@ -117,6 +118,8 @@ def _facts(job: JobView, now: float) -> list[tuple[str, RenderableType]]:
     if job.device:
         tries = f", started {job.attempts} times" if job.attempts > 1 else ""
         facts.append(("GPU", f"{job.worker_id}{tries}"))
+    if job.owner not in ("", LOCAL_NAME):
+        facts.append(("owner", job.owner))
     facts.append(("priority", f"{job.priority:+d}" if job.priority else "0"))
     if job.client:
         facts.append(("client", job.client))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from genserve.flags import Router, client_endpoint
+from genserve.flags import ClientKey, Router, router_address
 
 JobPrefix = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's id, or at least its first 8 digits.", show_default=False)
@@ -36,6 +36,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
     router_: Router = None,
+    key_file: ClientKey = None,
 ) -> None:
     """Show one job's whole life: every line of every process about it, by time.
 
@@ -51,7 +52,7 @@ def logs(
     reads_journal = journal or merge or directory is not None or not files
     raise typer.Exit(
         run(
-            client_endpoint(router_),
+            router_address(router_, key_file),
             job,
             files=files,
             journal=Journal(merge=merge, directory=directory) if reads_journal else None,

@@ -16,7 +16,7 @@ from rich.console import Console
 from common.clock import monotonic_s, wall_s
 from common.errors import GenServeError
 from genserve import log_page
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 from genserve.journald import Journal, Window
 from genserve.log_lines import LogLine, beside, in_order, is_about, moment_line, together
 from genserve.logs import Found, Life
@@ -51,7 +51,7 @@ class Tail:
                 yield line.decode("utf-8", "replace")
 
 
-def follow(endpoint: str, life: Life, *, files: Sequence[Path], journal: Journal | None, as_json: bool) -> int:
+def follow(router: RouterAddress, life: Life, *, files: Sequence[Path], journal: Journal | None, as_json: bool) -> int:
     """Print what is new until the job has ended, or Ctrl-C; the exit status."""
     with ExitStack() as stack:
         tails = []
@@ -66,7 +66,7 @@ def follow(endpoint: str, life: Life, *, files: Sequence[Path], journal: Journal
             stack.callback(process.terminate)
             assert process.stdout is not None
             tails.append(Tail(process.stdout))
-        client = stack.enter_context(Client(endpoint, answer_timeout_s=ANSWER_TIMEOUT_S))
+        client = stack.enter_context(Client(router, answer_timeout_s=ANSWER_TIMEOUT_S))
         try:
             return _Following(life, client, tails, as_json=as_json).run()
         except KeyboardInterrupt:

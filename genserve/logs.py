@@ -17,7 +17,7 @@ from common.clock import wall_s
 from common.errors import GenServeError
 from common.messages import JobReply, StatusReply
 from genserve import log_page
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 from genserve.journald import Journal, Window, elsewhere
 from genserve.log_lines import (
     GPU_PROCESSES,
@@ -73,7 +73,7 @@ class Found:
 
 
 def logs(
-    endpoint: str,
+    router: RouterAddress,
     wanted: str,
     *,
     files: Sequence[Path],
@@ -88,7 +88,7 @@ def logs(
     if journal is not None:
         _read_journal(journal, found, wanted)
     job_id = _whole_id(wanted, found)
-    reply, status = _ask_router(endpoint, job_id, found)
+    reply, status = _ask_router(router, job_id, found)
     if journal is not None and (reply is not None or found.about):
         _read_around(journal, found, wanted, reply)
     life = Life(job_id, found, reply, status)
@@ -106,7 +106,7 @@ def logs(
     if follow:
         from genserve.log_follow import follow as go_on  # noqa: PLC0415  # only then
 
-        return go_on(endpoint, life, files=files, journal=journal, as_json=as_json)
+        return go_on(router, life, files=files, journal=journal, as_json=as_json)
     return 0
 
 
@@ -229,14 +229,14 @@ def _whole_id(wanted: str, found: Found) -> str:
     return names[0] if names else wanted
 
 
-def _ask_router(endpoint: str, job_id: str, found: Found) -> tuple[JobReply | None, StatusReply | None]:
+def _ask_router(router: RouterAddress, job_id: str, found: Found) -> tuple[JobReply | None, StatusReply | None]:
     if len(job_id) < 32:
         return None, None
     try:
-        with Client(endpoint, answer_timeout_s=ANSWER_TIMEOUT_S) as client:
+        with Client(router, answer_timeout_s=ANSWER_TIMEOUT_S) as client:
             return client.job(job_id), client.status()
     except GenServeError as error:
-        why = error.message if error.code == "not_found" else f"no router answers at {endpoint}"
+        why = error.message if error.code == "not_found" else f"no router answers at {router.endpoint}"
         found.notes.append(f"the router's history of it is missing: {why}")
         return None, None
 

@@ -8,9 +8,20 @@ import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import GenServeError, SettingsError
-from common.settings import GatewaySettings, GpuDaemonSettings, LogSettings, RouterSettings, UpSettings, load_settings
+from common.keys import CLIENT_FILE, DAEMON_FILE, GATEWAY_FILE, SERVER_FILE, KeyFile, find_key, read_key
+from common.settings import (
+    GatewaySettings,
+    GpuDaemonSettings,
+    Loaded,
+    LogSettings,
+    RouterSettings,
+    UpSettings,
+    load_settings,
+)
+from common.sockets import connectable
 from gpu_daemon.devices import parse_devices
 
 HTTP_PORT_MAX = 65535 - 2  # the two ZeroMQ ports follow the HTTP port
@@ -36,6 +47,8 @@ class Plan:
     http_host: str
     http_port: int
     client_endpoint: str
+    client_key_file: str | None  # what a person on this host may connect with, where there are keys
+    client_key: KeyFile | None  # of the gateway: what this command asks the router with
     log: LogSettings
     output_dir: str
     queue_outlives: bool  # the router's end: what still waits then is taken up by the next one
@@ -75,17 +88,14 @@ def plan(
     http_port = gateway.port or _free_ports(gateway.host)
     if http_port > HTTP_PORT_MAX:
         raise SettingsError(f"port {http_port} leaves no room for the two ports after it; at most {HTTP_PORT_MAX}")
-    client, worker = (
-        getattr(router.settings, key)
-        if router.sources[f"router.{key}"] != "default"
-        else f"tcp://127.0.0.1:{http_port + offset}"
-        for key, offset in (("client_endpoint", 1), ("worker_endpoint", 2))
-    )
+    keys = _keys_beside(router.settings, gateway, daemon, env)
+    client, worker = _endpoints(router, http_port)
     for address in (f"{gateway.host}:{http_port}", client, worker):
         _check_free(address.removeprefix("tcp://"))
     log_format = "console" if watched and router.log.format == "auto" else router.log.format
     common = ("--log-level", router.log.level, "--log-format", log_format)
-    daemon_arguments, state = _given(daemon_flags), _given({"state_dir": state_dir})
+    daemon_arguments, state = _given({**daemon_flags, "key_file": keys.daemon}), _given({"state_dir": state_dir})
+    client_at, worker_at = connectable(client), connectable(worker)
     return Plan(
         router=Part(
             "router",
@@ -95,23 +105,37 @@ def plan(
         daemons=tuple(
             Part(
                 device,
-                ("gpu-daemon", "--device", device, "--router-endpoint", worker, *daemon_arguments, *common),
+                ("gpu-daemon", "--device", device, "--router-endpoint", worker_at, *daemon_arguments, *common),
                 daemon.drain_s + daemon.job_stop_grace_s,
             )
             for device in devices
         ),
-        gateway=Part(
-            "gateway",
-            ("gateway", "--host", gateway.host, "--port", str(http_port), "--router-endpoint", client, *common),
-            gateway.drain_s,
-        ),
+        gateway=_gateway_part(gateway, http_port, client_at, (*_given({"key_file": keys.gateway}), *common)),
         http_host=gateway.host,
         http_port=http_port,
-        client_endpoint=client,
+        client_endpoint=client_at,
+        client_key_file=keys.client,
+        client_key=keys.gateway_key,
         log=router.log,
         output_dir=daemon.output_dir,
         queue_outlives=router.settings.journal == "sqlite",
     )
+
+
+def _gateway_part(gateway: GatewaySettings, http_port: int, router_at: str, more: tuple[str, ...]) -> Part:
+    where = ("--host", gateway.host, "--port", str(http_port), "--router-endpoint", router_at)
+    return Part("gateway", ("gateway", *where, *more), gateway.drain_s)
+
+
+def _endpoints(router: Loaded[RouterSettings], http_port: int) -> tuple[str, str]:
+    """Where the router listens to clients and to GPU daemons."""
+    client, worker = (
+        getattr(router.settings, key)
+        if router.sources[f"router.{key}"] != "default"
+        else f"tcp://127.0.0.1:{http_port + offset}"
+        for key, offset in (("client_endpoint", 1), ("worker_endpoint", 2))
+    )
+    return client, worker
 
 
 def command_line(part: Part, parent_pid: int) -> list[str]:
@@ -126,6 +150,34 @@ def need_engine_packages(engine: str) -> None:
             "drawing needs torch and diffusers, which are not installed: pip install 'genserve[gpu]' "
             "(or try the service without a model: --engine noop)"
         )
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The key files that the parts are told of; '' without keys."""
+
+    gateway: str = ""
+    daemon: str = ""
+    client: str | None = None  # of this host's operator, where init has made one
+    gateway_key: KeyFile | None = None
+
+
+def _keys_beside(
+    router: RouterSettings, gateway: GatewaySettings, daemon: GpuDaemonSettings, env: Mapping[str, str]
+) -> _Keys:
+    """With a router key every part needs its own: those that the settings name, else those beside the router's."""
+    found = find_key(router.server_key_file, env, SERVER_FILE)
+    if found is None:
+        return _Keys()
+    beside, guarded = found
+    parts = ((gateway.key_file, GATEWAY_FILE, "gateway"), (daemon.key_file, DAEMON_FILE, "daemon"))
+    paths = [Path(setting) if setting else beside.with_name(name) for setting, name, _ in parts]
+    keys = [
+        read_key(path, roles=(role,), guarded=guarded and not setting)
+        for path, (setting, _, role) in zip(paths, parts, strict=True)
+    ]
+    client = beside.with_name(CLIENT_FILE)
+    return _Keys(str(paths[0]), str(paths[1]), str(client) if client.exists() else None, keys[0])
 
 
 def _devices(up: UpSettings, daemon: GpuDaemonSettings) -> list[str]:
@@ -167,6 +219,7 @@ def _free_ports(host: str) -> int:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens there, to see whether one can. Raises OSError."""
+    host = "0.0.0.0" if host == "*" else host  # noqa: S104  # the settings say so, and the router checks that it may
     family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from common.clock import wall_s
 from common.messages import StatusReply, WorkerView
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 
 STATE_STYLES = {"ready": "green", "loading": "cyan", "draining": "yellow", "suspect": "yellow", "broken": "bold red"}
 UNBOUNDED_COLUMNS = 1000  # more than any table takes
@@ -24,9 +24,9 @@ WIDE_BAR, NARROW_BAR = 12, 6  # characters
 MIB_PER_GIB = 1024
 
 
-def status(endpoint: str, *, as_json: bool) -> int:
+def status(router: RouterAddress, *, as_json: bool) -> int:
     """Print how the service stands; the exit status. Raises GenServeError unavailable."""
-    with Client(endpoint) as client:
+    with Client(router) as client:
         reply = client.status()
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode() + "\n")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from genserve.flags import Router, client_endpoint
+from genserve.flags import ClientKey, Router, router_address
 
 EVERY_S = 1.0
 
@@ -20,6 +20,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the router's STATUS as JSON, for programs.")] = False,
     router_: Router = None,
+    key_file: ClientKey = None,
 ) -> None:
     """Show the GPUs, what they do, the queues and the models.
 
@@ -30,14 +31,14 @@ def status(
         raise typer.BadParameter("it goes with --watch, e.g. genserve status --watch 2", param_hint="SECONDS")
     if watch and as_json:
         raise typer.BadParameter("it goes without --watch", param_hint="--json")
-    endpoint = client_endpoint(router_)
+    router = router_address(router_, key_file)
     if watch:
         from genserve.watch import watch as keep_looking  # noqa: PLC0415  # keeps --help quick
 
-        raise typer.Exit(keep_looking(endpoint, every_s=EVERY_S if every is None else every))
+        raise typer.Exit(keep_looking(router, every_s=EVERY_S if every is None else every))
     from genserve.status import status as run  # noqa: PLC0415  # keeps --help quick
 
-    raise typer.Exit(run(endpoint, as_json=as_json))
+    raise typer.Exit(run(router, as_json=as_json))
 
 
 def add_to(app: typer.Typer) -> None:

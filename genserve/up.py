@@ -20,7 +20,7 @@ from common.log import configure
 from common.messages import StatusReply, WorkerView
 from common.process import EXIT_CONFIG, EXIT_OK, name_process, on_stop_signals
 from genserve.children import Children, Exit
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 from genserve.first_picture import ROUTE, FirstPicture, gateway_answers
 from genserve.parts import Plan, plan
 from genserve.stages import ReadyNews, Stages, show_ready
@@ -70,7 +70,8 @@ class Up:
         self._console = console
         self._watched = watched  # a person reads both outputs on a terminal: no JSON of our own between
         self._log = configure("up", the_plan.log)
-        self._client = Client(the_plan.client_endpoint, answer_timeout_s=ANSWER_TIMEOUT_S)
+        router = RouterAddress(the_plan.client_endpoint, the_plan.client_key)
+        self._client = Client(router, answer_timeout_s=ANSWER_TIMEOUT_S)
         folder = Path(the_plan.output_dir)
         self._picture = FirstPicture(the_plan.http_host, the_plan.http_port, folder) if first_picture else None
         names = [part.name for part in the_plan.parts] + ([PICTURE] if first_picture else [])
@@ -165,7 +166,8 @@ class Up:
         failed = ""
         if outcome and outcome.error:
             failed = f"failed: {outcome.error}; {'see the warning' if warning else outcome.next_step}"
-        router = ("--router", self._plan.client_endpoint) if self._plan.http_port != DEFAULT_HTTP_PORT else ()
+        router = ["--router", self._plan.client_endpoint] if self._plan.http_port != DEFAULT_HTTP_PORT else []
+        router += ["--key-file", self._plan.client_key_file] if self._plan.client_key_file else []
         news = ReadyNews(
             url=self._plan.http_url,
             picture=outcome.path if outcome else "",

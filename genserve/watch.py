@@ -18,7 +18,7 @@ from rich.text import Text
 from common.clock import monotonic_s, wall_s
 from common.errors import GenServeError
 from common.messages import StatusReply
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 from genserve.rates import Meter, Rates
 from genserve.status import tables
 
@@ -28,13 +28,13 @@ WORKERS_SHOWN_MIN = 1
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def watch(endpoint: str, *, every_s: float) -> int:
+def watch(router: RouterAddress, *, every_s: float) -> int:
     """Until Ctrl-C; the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminal must be left as it was
     console = Console()
-    view = View(endpoint)
+    view = View(router.endpoint)
     try:
-        with Client(endpoint, answer_timeout_s=ANSWER_S) as client:
+        with Client(router, answer_timeout_s=ANSWER_S) as client:
             if not console.is_terminal:
                 _blocks(client, view, console, every_s)
             with Live(

@@ -9,11 +9,8 @@ the GPU. A second signal skips the draining.
 """
 
 import os
-import socket
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from math import inf
 from typing import Any
 
@@ -26,9 +23,10 @@ from common.clock import monotonic_s
 from common.codec import TO_WORKER, Buffer, Direction, encode
 from common.errors import GenServeError, ProtocolError
 from common.flood import Flood
+from common.handshakes import Handshakes
 from common.health import Pulse, Standing
-from common.messages import DeviceInfo, ErrorReply, Message, Register
-from common.models import ModelCard
+from common.keys import DAEMON_FILE, KeyFile, load_key
+from common.messages import ErrorReply, Message, Register
 from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.restarts import Restarts
@@ -36,7 +34,6 @@ from common.settings import GpuDaemonSettings, Loaded, LogSettings
 from common.sockets import UNSENDABLE_S_MAX, Socket, dealer_socket, pair_listener
 from gpu_daemon.device_lock import DeviceLock
 from gpu_daemon.devices import engine_environment, find_device
-from gpu_daemon.engine.noop import noop_card
 from gpu_daemon.engine_messages import ENGINE_TO_CONTROL, EngineStart, Quit, Ready
 from gpu_daemon.events import (
     Command,
@@ -54,6 +51,7 @@ from gpu_daemon.events import (
     ToEngine,
     ToRouter,
 )
+from gpu_daemon.introduction import introduce
 from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
 from gpu_daemon.standing import standing
@@ -78,10 +76,11 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
         logger = log.configure("gpu-daemon", loaded.log)
         systemd, restarts = Systemd(), Restarts()
         restarts.hold_back(systemd)
-        introduction = introduce(settings, device)
+        key = load_key(settings.key_file, os.environ, DAEMON_FILE, "daemon")
+        introduction = introduce(settings, device, key)
         structlog.contextvars.bind_contextvars(device=device.device, worker_id=introduction.worker_id)
         with DeviceLock(device):
-            control = Control(settings, loaded.log, introduction, systemd)
+            control = Control(settings, loaded.log, introduction, systemd, key)
             logger.info("daemon.started", model=introduction.models[0].name, router=settings.router_endpoint)
             try:
                 on_stop_signals(control.ask_to_drain, control.ask_to_stop)
@@ -96,39 +95,19 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
     return EXIT_OK
 
 
-def introduce(settings: GpuDaemonSettings, device: DeviceInfo) -> Register:
-    """Who this daemon is. Raises model_load_failed for a model folder that cannot be served."""
-    card, path = _model(settings)
-    host = socket.gethostname()
-    return Register(
-        worker_id=settings.worker_id or f"{host}/{device.device}",
-        boot_id=uuid.uuid4().hex,
-        nonce="",
-        host=host,
-        device=device,
-        models=(card,),
-        model_path=path,
-        job_timeout_s=settings.job_timeout_s,
-        version=version("genserve"),
-    )
-
-
-def _model(settings: GpuDaemonSettings) -> tuple[ModelCard, str]:
-    if settings.engine == "noop":
-        return noop_card(settings), ""
-    from gpu_daemon.model_folder import open_model  # noqa: PLC0415  # a noop daemon needs no model folder
-
-    folder = open_model(settings)
-    return folder.card, str(folder.path)
-
-
 class Control:
     """The sockets and the process of one daemon, and the loop over them."""
 
     def __init__(
-        self, settings: GpuDaemonSettings, log_settings: LogSettings, introduction: Register, systemd: Systemd
+        self,
+        settings: GpuDaemonSettings,
+        log_settings: LogSettings,
+        introduction: Register,
+        systemd: Systemd,
+        key: KeyFile | None = None,
     ) -> None:
         self._settings = settings
+        self._key = key
         self._log_settings = log_settings
         self._device = introduction.device
         self._log = log.get_logger()
@@ -140,7 +119,7 @@ class Control:
             start_timeout_s=settings.engine_start_timeout_s,
         )
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._router = dealer_socket(self._context, settings.router_endpoint)
+        self._connect()
         self._sendable_at = monotonic_s()  # when its router's connection last took something, or would have
         self._engine: Socket | None = None
         self._outbox = Outbox(self._send_to_router)
@@ -178,6 +157,7 @@ class Control:
             self._to_engine(Quit())
         self._supervisor.close(wait=listening)
         self._drop_engine()
+        self._handshakes.close()
         self._router.close(linger=self._last_words_ms)
         self._context.term()
         os.close(self._wake)
@@ -201,6 +181,8 @@ class Control:
         if self._router in awake:
             self._outbox.flush()
             self._read_router()
+        if refused := self._handshakes.refusal():  # the session makes the connection anew
+            self._log.warning("router.refused", message=refused, router=self._settings.router_endpoint)
         self._read_engine()
         self._reap()
         if self._handle(Tick()):
@@ -261,6 +243,10 @@ class Control:
 
     # --- the router ----------------------------------------------------------------------------
 
+    def _connect(self) -> None:
+        self._router = dealer_socket(self._context, self._settings.router_endpoint, self._key)
+        self._handshakes = Handshakes(self._context, self._router, self._key)
+
     def _send_to_router(self, frames: Sequence[Buffer]) -> bool:
         try:
             self._router.send_multipart(frames, _DONTWAIT, copy=False)
@@ -278,8 +264,9 @@ class Control:
         self._sendable_at = now
 
     def _reconnect(self) -> None:
+        self._handshakes.close()
         self._router.close(linger=0)
-        self._router = dealer_socket(self._context, self._settings.router_endpoint)
+        self._connect()
 
     def _read_router(self) -> None:
         for _ in range(MESSAGES_A_TURN_MAX):

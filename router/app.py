@@ -2,17 +2,21 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
 import zmq
 from structlog.typing import FilteringBoundLogger
 
 from common import clock, log, process
 from common.errors import GenServeError
+from common.keys import SERVER_FILE, load_key
 from common.notify import Systemd
 from common.restarts import Restarts
+from common.roles import Side
 from common.settings import Loaded, RouterSettings
 from common.sockets import Socket, router_socket
 from router.broker import Broker
+from router.door import Door
 from router.journal import Journal, JournalError
 from router.loop import Loop
 from router.memory_journal import MemoryJournal
@@ -35,16 +39,18 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     systemd.tell(STATUS="reading the journal", EXTEND_TIMEOUT_USEC=READING_S_MAX * 1_000_000)
     context: zmq.Context[Socket] = zmq.Context()
     try:
-        clients = router_socket(context, settings.client_endpoint)
-        workers = router_socket(context, settings.worker_endpoint)
+        door = _door(settings, context, logger)
+        clients = _listen("client", settings.client_endpoint, context, door)
+        workers = _listen("worker", settings.worker_endpoint, context, door)
         journal = _journal(settings, clients, logger)
     except GenServeError as error:
         context.destroy(linger=0)
         return process.exit_config(error)
     broker = Broker(settings, first_epoch=int(clock.wall_s() * EPOCHS_A_SECOND), durable=journal.durable)
-    loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level)
+    loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level, door=door)
     process.on_stop_signals(loop.drain, loop.stop, orphaned=partial(loop.drain, patient=True))
-    logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers))
+    keys = "none: this machine only" if door is None else str(settings.peers_file)
+    logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers), peers=keys)
     systemd.watch(loop.checks())
     linger_ms = LINGER_MS
     try:
@@ -59,10 +65,23 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         systemd.tell(STOPPING=1)
         systemd.close()
         journal.close()
+        if door is not None:
+            door.close()
         context.destroy(linger=linger_ms)
     logger.info("router.stopped")
     restarts.ended_well()
     return process.EXIT_OK
+
+
+def _door(settings: RouterSettings, context: zmq.Context[Socket], logger: FilteringBoundLogger) -> Door | None:
+    key = load_key(settings.server_key_file, os.environ, SERVER_FILE, "server")
+    if key is None:
+        return None
+    return Door(context, key, Path(settings.peers_file), logger=logger, now=clock.monotonic_s())
+
+
+def _listen(side: Side, endpoint: str, context: zmq.Context[Socket], door: Door | None) -> Socket:
+    return router_socket(context, endpoint) if door is None else door.listen(side, endpoint)
 
 
 def _journal(settings: RouterSettings, clients: Socket, logger: FilteringBoundLogger) -> Journal:

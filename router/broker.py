@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from common.messages import ErrorReply
+from common.roles import Side
 from common.settings import RouterSettings
 from router.clients import Clients
 from router.commands import Command, Stop, ToClient, ToWorker
@@ -15,8 +16,11 @@ from router.events import (
     ClientSaid,
     DrainAsked,
     Event,
+    KeyRevoked,
+    PeerGone,
     Replayed,
     ResultStored,
+    Said,
     SendFailed,
     StorageChanged,
     Submitted,
@@ -61,6 +65,8 @@ class Broker:
             WorkerSaid: self._workers.said,
             Unreadable: self._unreadable,
             SendFailed: self._send_failed,
+            PeerGone: self._peer_gone,
+            KeyRevoked: self._key_revoked,
             ResultStored: self._workers.result_stored,
             StorageChanged: self._storage_changed,
             Tick: self._tick,
@@ -77,6 +83,9 @@ class Broker:
         state.now, state.wall = now, event.wall
         if state.started_now is None:
             state.started_now = now
+        if isinstance(event, Said):
+            side: Side = "worker" if isinstance(event, WorkerSaid) else getattr(event, "side", "client")
+            state.visitors.heard(event.who, side, event.peer, event.wall)
         self._handlers[type(event)](event)
         self._send_out()
         self._forget_ended()
@@ -208,7 +217,9 @@ class Broker:
         if state.now - self._unreadable_logged_now >= UNREADABLE_LOG_INTERVAL_S:
             self._unreadable_logged_now = state.now
             total = state.totals.protocol_errors
-            state.log("warning", "frames.refused", side=event.side, reason=event.reason, total=total)
+            state.log(
+                "warning", "frames.refused", side=event.side, reason=event.reason, total=total, key=event.who.name
+            )
 
     def _storage_changed(self, event: StorageChanged) -> None:
         state = self._state
@@ -221,6 +232,14 @@ class Broker:
 
     def _send_failed(self, event: SendFailed) -> None:
         (self._clients if event.side == "client" else self._workers).unreachable(event)
+
+    def _peer_gone(self, event: PeerGone) -> None:
+        self._state.visitors.gone(event.side, event.peer)
+        (self._clients if event.side == "client" else self._workers).gone(event.peer)
+
+    def _key_revoked(self, event: KeyRevoked) -> None:
+        self._state.log("warning", "key.revoked", key=event.name)
+        self._workers.revoked(event.name)
 
     def _replayed(self, event: Replayed) -> None:
         replay(self._state, event.records)

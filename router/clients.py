@@ -1,6 +1,7 @@
 """The clients' side: what they may ask, and every answer they get.
 
-Pure. The grammar stands in common/messages. Until clients prove who they are, all are one owner: OWNER.
+Pure. The grammar stands in common/messages. A job belongs to the name of the key that sent it, or to the owner that a
+gateway names; to anybody else it does not exist. Without keys everyone is LOCAL (common/roles.py).
 """
 
 from common.errors import GenServeError
@@ -16,8 +17,10 @@ from common.messages import (
     JobOrder,
     JobQuery,
     JobReply,
+    KeysQuery,
     Message,
     Note,
+    OwnedMessage,
     Ping,
     Pong,
     Rejected,
@@ -26,6 +29,7 @@ from common.messages import (
     Submit,
     Watch,
 )
+from common.roles import Identity
 from router.admission import choose_model, note_unserved, resolve
 from router.events import ClientSaid, Peer, SendFailed, Submitted
 from router.jobs import Job, JobState
@@ -37,7 +41,6 @@ from router.state import RouterState
 from router.teller import Teller
 from router.views import page, status_reply
 
-OWNER = "local"
 DRAINING_RETRY_AFTER_S = 5.0
 STORAGE_RETRY_AFTER_S = 30.0
 UNSURE_MARGIN = 2.0  # by a speed that rests on few jobs, only what would end this many times too late is refused
@@ -59,14 +62,15 @@ class Clients:
         state, message = self._state, event.message
         repeated = False
         try:
+            owner = owner_of(message, event.who)
             if isinstance(message, Requeue):
-                job = self._requeued(message, event.job_id)
+                job = self._requeued(message, event)
             else:
-                known = self._known_by_key(message)
+                known = self._known_by_key(message, owner)
                 repeated = known is not None
-                job = known or self._new_job(message, event)
+                job = known or self._new_job(message, event, owner)
         except GenServeError as error:
-            self._reject(event.peer, message, error)
+            self._reject(event, error)
             return
         if not job.ended:
             state.watches.add(job.job_id, event.peer, message.rid, state.now)
@@ -75,10 +79,10 @@ class Clients:
         if job.ended:
             self._teller.end_to(event.peer, message.rid, job)
 
-    def _known_by_key(self, submit: Submit) -> Job | None:
+    def _known_by_key(self, submit: Submit, owner: str) -> Job | None:
         if not submit.key:
             return None
-        known = self._state.keys.get(OWNER, submit.key)
+        known = self._state.keys.get(owner, submit.key)
         if known is None:
             return None
         if known.digest != digest(submit):
@@ -92,27 +96,28 @@ class Clients:
             )
         return job
 
-    def _requeued(self, message: Requeue, job_id: str) -> Job:
+    def _requeued(self, message: Requeue, event: Submitted) -> Job:
+        """The new job belongs to whom the old one belongs to, whoever asks."""
         state = self._state
         dead = state.dead.get(message.job_id)
-        if dead is None or dead.owner != OWNER:
+        if dead is None or not may_touch(dead, message, event.who):
             text = f"{message.job_id} is none of the poison jobs that are kept"
             former = state.jobs.get(message.job_id)
-            if former is not None and former.owner == OWNER and former.revived_as:
+            if former is not None and may_touch(former, message, event.who) and former.revived_as:
                 text = f"the job {former.job_id} is drawn anew already: it became the job {former.revived_as}"
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(job_id, dead.order, dead.notes, allowed_s)
+        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s)
         self._lifecycle.revive(dead, job)
         return job
 
-    def _new_job(self, submit: Submit, event: Submitted) -> Job:
+    def _new_job(self, submit: Submit, event: Submitted, owner: str) -> Job:
         state = self._state
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
-        job = self._admit(event.job_id, order, notes, submit.job.deadline_s)
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -128,10 +133,12 @@ class Clients:
                 "storage_full", f"no new jobs are taken: {state.storage_full}", retry_after_s=STORAGE_RETRY_AFTER_S
             )
 
-    def _admit(self, job_id: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None) -> Job:
+    def _admit(
+        self, job_id: str, owner: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None
+    ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
-        state.room.check(order.model, (OWNER, order.client), state.now)
+        state.room.check(order.model, (owner, order.client), state.now)
         if not state.fleet.serving(order.model):
             notes = (*notes, note_unserved(state.cards[order.model]))
             state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
@@ -142,7 +149,7 @@ class Clients:
             notes = (*notes, Note(code="deadline_cut", message=text))
         job = Job(
             job_id=job_id,
-            owner=OWNER,
+            owner=owner,
             order=order,
             notes=notes,
             sequence=state.sequence + 1,
@@ -170,8 +177,10 @@ class Clients:
     def _take_key(self, submit: Submit, job: Job) -> None:
         state = self._state
         key = Key(job.job_id, digest(submit), state.wall)
-        state.keys.take(OWNER, submit.key, key)
-        state.append(KeyTaken(owner=OWNER, key=submit.key, job_id=job.job_id, digest=key.digest, taken_at=key.taken_at))
+        state.keys.take(job.owner, submit.key, key)
+        state.append(
+            KeyTaken(owner=job.owner, key=submit.key, job_id=job.job_id, digest=key.digest, taken_at=key.taken_at)
+        )
         self.sweep_keys()
 
     def sweep_keys(self) -> None:
@@ -179,17 +188,17 @@ class Clients:
         while (oldest := self._state.keys.forget_oldest(self._state.wall)) is not None:
             self._state.append(KeyForgotten(owner=oldest[0], key=oldest[1]))
 
-    def _reject(self, peer: Peer, message: Submit | Requeue, error: GenServeError) -> None:
-        state = self._state
+    def _reject(self, event: Submitted, error: GenServeError) -> None:
+        state, message = self._state, event.message
         asked = message.job if isinstance(message, Submit) else None
         state.totals.rejected += 1
         state.totals.queue_full += error.code == "queue_full"
         if error.code == "unknown_model":
             state.log("warning", "model.unknown", model=asked.model if asked else "")
         client = asked.client if asked else ""
-        state.log("info", "job.rejected", code=error.code, message=error.message, client=client)
+        state.log("info", "job.rejected", code=error.code, message=error.message, client=client, key=event.who.name)
         state.to_client(
-            peer,
+            event.peer,
             Rejected(
                 rid=message.rid,
                 code=error.code,
@@ -203,14 +212,23 @@ class Clients:
 
     def said(self, event: ClientSaid) -> None:
         """Any other message."""
-        peer, message = event.peer, event.message
+        peer, message, who = event.peer, event.message, event.who
+        try:
+            check_allowed(message, who)
+        except GenServeError as error:
+            state = self._state
+            state.log("warning", "peer.forbidden", key=who.name, asked=message.NAME.decode(), message=error.message)
+            state.to_client(peer, ErrorReply(rid=getattr(message, "rid", ""), code=error.code, message=error.message))
+            return
         match message:
             case CancelJob() | Watch() | JobQuery() | Fetch():
-                self._about_job(peer, message)
+                self._about_job(peer, message, who)
             case StatusQuery():
-                self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from))
+                self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from, who))
+            case KeysQuery():
+                self._state.to_client(peer, self._state.visitors.reply(message.rid, message.keys_from))
             case DeadLettersQuery():
-                self._state.to_client(peer, self._dead_letters(message))
+                self._state.to_client(peer, self._dead_letters(message, who))
             case Ping():
                 self._state.to_client(peer, Pong(rid=message.rid))
             case ErrorReply():  # never answered
@@ -218,10 +236,10 @@ class Clients:
             case _:
                 raise AssertionError(f"{message.NAME!r} is no message of a client")
 
-    def _about_job(self, peer: Peer, message: CancelJob | Watch | JobQuery | Fetch) -> None:
+    def _about_job(self, peer: Peer, message: CancelJob | Watch | JobQuery | Fetch, who: Identity) -> None:
         state, rid = self._state, message.rid
         job = state.jobs.get(message.job_id)
-        if job is None or job.owner != OWNER:
+        if job is None or not may_touch(job, message, who):
             text = f"no job {message.job_id}: it never was, or its result is no longer kept"
             state.to_client(peer, ErrorReply(rid=rid, code="not_found", message=text))
             return
@@ -240,8 +258,8 @@ class Clients:
         history = tuple(job.moments) if isinstance(message, JobQuery) else ()
         state.to_client(peer, answer or JobReply(rid=rid, job_id=job.job_id, job=state.view(job), history=history))
 
-    def _dead_letters(self, message: DeadLettersQuery) -> DeadLettersReply:
-        letters = [job for job in self._state.dead.values() if job.owner == OWNER]
+    def _dead_letters(self, message: DeadLettersQuery, who: Identity) -> DeadLettersReply:
+        letters = [job for job in self._state.dead.values() if may_touch(job, message, who)]
         views = (self._state.view(job) for job in letters[message.letters_from :])
         shown = page(views, count_max=DEAD_LETTERS_PER_PAGE)
         return DeadLettersReply(rid=message.rid, letters=shown, letters_total=len(letters))
@@ -250,7 +268,34 @@ class Clients:
         """A client did not get a message: a lost PROGRESS is nothing, an end waits for its next WATCH."""
         state = self._state
         if event.gone:
-            state.watches.drop_peer(event.peer)
+            self.gone(event.peer)
         if event.name != b"PROGRESS":
             why = "its connection is gone" if event.gone else "it does not read"
             state.log("info", "client.unreachable", peer=event.peer.hex(), lost=event.name.decode(), why=why)
+
+    def gone(self, peer: Peer) -> None:
+        """Nobody is there any more; whoever comes next under this routing id may be somebody else."""
+        self._state.watches.drop_peer(peer)
+
+
+def check_allowed(message: Message, who: Identity) -> None:
+    """Raise GenServeError forbidden where the role of `who` does not let it send this."""
+    if isinstance(message, OwnedMessage):
+        owner_of(message, who)
+    elif isinstance(message, KeysQuery) and not who.rights.sees_all:
+        raise GenServeError("forbidden", f"the key {who.name!r} may not ask who is connected: an admin's may")
+
+
+def owner_of(message: OwnedMessage, who: Identity) -> str:
+    """Whose job a message is about. Raises GenServeError forbidden where `who` may not speak for that owner."""
+    owner = message.owner or who.name
+    if owner != who.name and not who.rights.acts_for_others:
+        raise GenServeError(
+            "forbidden", f"the key {who.name!r} may not act for {owner!r}: only a gateway's key may", param="owner"
+        )
+    return owner
+
+
+def may_touch(job: Job, message: OwnedMessage, who: Identity) -> bool:
+    """Does this job exist for `who`? One who speaks for an owner sees what that owner sees."""
+    return job.owner == message.owner if message.owner else who.sees_job_of(job.owner)

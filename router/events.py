@@ -5,15 +5,15 @@ was drawn before and comes inside.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct
 
 from common.messages import Message, Requeue, Submit, Token
+from common.roles import LOCAL, Identity, Side
 from router.records import Record
 
 Peer: TypeAlias = bytes  # the routing id that a ROUTER socket gives to a connection
-Side: TypeAlias = Literal["client", "worker"]
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -22,41 +22,44 @@ class Event(Struct, frozen=True, kw_only=True):
     wall: float
 
 
+class Said(Event, frozen=True, kw_only=True):
+    """A peer said something. `who`: whose key its connection was made with."""
+
+    peer: Peer
+    who: Identity = LOCAL
+
+
 class Replayed(Event, frozen=True, kw_only=True):
     """The journal of the router that ran before, oldest record first. Sent once, before all else."""
 
     records: Sequence[Record]
 
 
-class Submitted(Event, frozen=True, kw_only=True):
+class Submitted(Said, frozen=True, kw_only=True):
     """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed."""
 
-    peer: Peer
     message: Submit | Requeue
     job_id: str
     seed: int
 
 
-class ClientSaid(Event, frozen=True, kw_only=True):
+class ClientSaid(Said, frozen=True, kw_only=True):
     """Any other message of a client."""
 
-    peer: Peer
     message: Message
 
 
-class WorkerSaid(Event, frozen=True, kw_only=True):
+class WorkerSaid(Said, frozen=True, kw_only=True):
     """A message of a GPU daemon; `payload` is a picture's frames, passed through untouched."""
 
-    peer: Peer
     message: Message
     payload: Sequence[Any] = ()
 
 
-class Unreadable(Event, frozen=True, kw_only=True):
+class Unreadable(Said, frozen=True, kw_only=True):
     """Frames that are no message. `rid` is '' where it could not be read; `answered`: an ERROR never is."""
 
     side: Side
-    peer: Peer
     rid: str
     reason: str
     answered: bool = True
@@ -69,6 +72,19 @@ class SendFailed(Event, frozen=True, kw_only=True):
     peer: Peer
     name: bytes
     gone: bool
+
+
+class PeerGone(Event, frozen=True, kw_only=True):
+    """This connection has ended, and nothing that it said is still to be read. Told of connections with a key."""
+
+    side: Side
+    peer: Peer
+
+
+class KeyRevoked(Event, frozen=True, kw_only=True):
+    """The key of this name lets nobody in any more; its connections are being cut."""
+
+    name: str
 
 
 class ResultStored(Event, frozen=True, kw_only=True):

@@ -263,7 +263,7 @@ class Lifecycle:
         self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")
         self._end(job)
         self._state.totals.failed += 1
-        self._state.failures.appendleft(failure_view(job, job.error))
+        self._state.failures.appendleft((job.owner, failure_view(job, job.error)))
         record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
         self._state.write_down(job, record)
         self._log_end("error", "job.failed", job, code=code, message=message)

@@ -9,7 +9,7 @@ becomes an event, never a silent loss.
 import random
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -23,9 +23,11 @@ from common.errors import GenServeError, ProtocolError
 from common.flood import Flood
 from common.health import Check, Pulse
 from common.messages import ErrorReply, Message, Requeue, Submit
+from common.roles import LOCAL, Identity, Side
 from common.sockets import Socket
 from router.broker import Broker
 from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker
+from router.door import Door
 from router.events import (
     ClientSaid,
     DrainAsked,
@@ -33,7 +35,6 @@ from router.events import (
     Replayed,
     ResultStored,
     SendFailed,
-    Side,
     StorageChanged,
     Submitted,
     Tick,
@@ -67,8 +68,10 @@ class Loop:
         *,
         logger: FilteringBoundLogger,
         level: str = "info",
+        door: Door | None = None,
     ) -> None:
-        """`level`: log lines below it are not even made."""
+        """`level`: log lines below it are not even made. `door`: who may come in; None: everyone on this machine."""
+        self._door = door
         self._broker = broker
         self._journal = journal
         self._sockets: dict[Side, Socket] = {"client": clients, "worker": workers}
@@ -89,13 +92,17 @@ class Loop:
         """Stop as soon as nothing is lost by it (see DrainAsked). Callable from a signal handler."""
         self._drain_asked = DrainAsked(wall=clock.wall_s(), patient=patient)
 
+    def alive(self) -> bool:
+        """Can everyone who may come in do so? The loop itself is alive where this can be asked in its turns."""
+        return self._door is None or self._door.alive()
+
     def stop(self) -> None:
         """Stop now. Callable from a signal handler."""
         self._running = False
 
     def checks(self) -> dict[str, Check]:
         """What must be well while it runs."""
-        return {"loop": self._ticks, "journal": self._journal_check}
+        return {"loop": self._ticks, "journal": self._journal_check, "authentication": self._door_check}
 
     def run(self, on_tick: Callable[[float], None] = lambda _now: None) -> None:
         """Serve until drained or stopped; `on_tick(now)` is called after every batch that held a tick.
@@ -104,6 +111,8 @@ class Loop:
         """
         poller = zmq.Poller()
         for socket in self._sockets.values():
+            poller.register(socket, _POLLIN)
+        for socket in self._door.sockets if self._door is not None else ():
             poller.register(socket, _POLLIN)
         poller.register(self._journal.fileno(), _POLLIN)
         self._events.append(Replayed(wall=self._wall, records=self._journal.replay()))
@@ -114,9 +123,12 @@ class Loop:
             wait_s = self._ticked_now + TICK_S - clock.monotonic_s()
             ready = dict(poller.poll(max(0, int(wait_s * 1000) + 1)))
             self._wall = clock.wall_s()
-            for side, socket in self._sockets.items():
-                if socket in ready:
-                    self._receive(side, socket)
+            if self._door is None:
+                for side, socket in self._sockets.items():
+                    if socket in ready:
+                        self._receive(side, socket)
+            else:
+                self._receive_known(self._door, ready)
             self._take_stored()
             ticked = self._take_time()
             self._work_off()
@@ -126,6 +138,9 @@ class Loop:
 
     def _journal_check(self, _now: float) -> str:
         return "" if self._committed else "the last commit has not succeeded"
+
+    def _door_check(self, _now: float) -> str:
+        return "" if self._door is None or self._door.alive() else "who may come in could not be judged"
 
     # --- events --------------------------------------------------------------------------------
 
@@ -157,13 +172,23 @@ class Loop:
                 ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal, deferred=stored.deferred)
             )
 
-    def _receive(self, side: Side, socket: Socket) -> None:
-        receive = socket.recv
+    def _receive_known(self, door: Door, ready: Mapping[Any, int]) -> None:
+        """The same with keys: who asks is let in first; who has left is told of when all its words are read."""
+        door.serve(ready, clock.monotonic_s())
+        unread: dict[Side, bool] = {}
+        for side, socket in self._sockets.items():
+            if socket in ready or door.parted(side):
+                unread[side] = self._receive(side, socket)
+        self._events += door.changes(self._wall, unread)
+
+    def _receive(self, side: Side, socket: Socket) -> bool:
+        """Messages of one socket, a bounded number. Are there more?"""
+        receive, door, who = socket.recv, self._door, LOCAL
         for _ in range(DRAIN_MESSAGES_MAX):
             try:
                 peer = receive(_DONTWAIT)
             except zmq.Again:
-                return
+                return False
             head: list[Buffer] = []
             payload: list[zmq.Frame] = []
             more = True
@@ -174,23 +199,32 @@ class Loop:
                     head.append(frame.bytes)
                 elif len(payload) <= PARTS_MAX:
                     payload.append(frame)
-            self._events.append(self._event(side, peer, head, payload))
+            if door is not None:
+                known = door.whose(side, peer, frame, self._ticked_now)
+                if known is None:
+                    continue
+                who = known
+            self._events.append(self._event(side, peer, head, payload, who))
+        return True
 
-    def _event(self, side: Side, peer: bytes, head: list[Buffer], payload: list[zmq.Frame]) -> Event:
+    def _event(
+        self, side: Side, peer: bytes, head: list[Buffer], payload: list[zmq.Frame], who: Identity = LOCAL
+    ) -> Event:
         frames: list[Any] = [*head, *payload] if payload else head  # a Frame has len(), which is all that is asked
         try:
             message = (FROM_CLIENT if side == "client" else FROM_WORKER).decode(frames)
         except ProtocolError as error:
             answered = head[1:2] != [ErrorReply.NAME]
             return Unreadable(
-                wall=self._wall, side=side, peer=peer, rid=error.rid, reason=error.message, answered=answered
+                wall=self._wall, side=side, peer=peer, who=who, rid=error.rid, reason=error.message, answered=answered
             )
         if side == "worker":
-            return WorkerSaid(wall=self._wall, peer=peer, message=message, payload=payload)
+            return WorkerSaid(wall=self._wall, peer=peer, who=who, message=message, payload=payload)
         if isinstance(message, Submit | Requeue):
             seed = self._random.getrandbits(SEED_BITS)
-            return Submitted(wall=self._wall, peer=peer, message=message, job_id=uuid.uuid4().hex, seed=seed)
-        return ClientSaid(wall=self._wall, peer=peer, message=message)
+            job_id = uuid.uuid4().hex
+            return Submitted(wall=self._wall, peer=peer, who=who, message=message, job_id=job_id, seed=seed)
+        return ClientSaid(wall=self._wall, peer=peer, who=who, message=message)
 
     # --- one batch -----------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from router.records import JobRecord, Record, moment
 from router.scheduler import Scheduler
 from router.speeds import Trust
 from router.views import job_view
+from router.visitors import Visitors
 from router.watches import Watches
 
 PLAN_AGE_MAX_S = 0.25  # an outlook this old still answers a client
@@ -70,11 +71,12 @@ class RouterState:
         self.scheduler = Scheduler(self.fleet, self.queue, self.jobs, settings.prefetch_s)
         self.room = Room(self.fleet, self.jobs, settings)
         self.watches = Watches(settings)
+        self.visitors = Visitors()
         self.keys = Keys(settings.key_ttl_s)
         self.cards: dict[str, ModelCard] = {}  # of every model ever registered, oldest first
         self.model_paths: dict[str, str] = {}
         self.totals = Totals()
-        self.failures: deque[FailureView] = deque(maxlen=STATUS_FAILURES)  # the last ones, newest first
+        self.failures: deque[tuple[str, FailureView]] = deque(maxlen=STATUS_FAILURES)  # with their owners, newest first
         self.draining_until_now: float | None = None
         self.stopped = False
         self._touched: dict[str, Worker] | None = {}  # whose circumstances changed; None: everyone's

@@ -27,6 +27,7 @@ from common.text import clip
 from router.jobs import Job, JobState
 
 if TYPE_CHECKING:
+    from common.roles import Identity
     from router.fleet import Worker
     from router.plan import Plan
     from router.state import RouterState
@@ -71,6 +72,7 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         error=job.error,
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
+        owner=job.owner,
     )
 
 
@@ -85,8 +87,8 @@ def failure_view(job: Job, error: ErrorInfo) -> FailureView:
     )
 
 
-def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
-    """One GPU daemon as STATUS shows it."""
+def worker_view(state: RouterState, worker: Worker, plan: Plan, asks: Identity) -> WorkerView:
+    """One GPU daemon as STATUS shows it; which job it draws is told to those alone who may see that job."""
     held = [state.jobs[job_id] for job_id in worker.hand]
     running = next((job for job in held if job.state is JobState.RUNNING), None)
     away = worker.suspect or worker.peer is None
@@ -94,6 +96,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
     detail = f"nothing heard for {silent_s:.1f} s" if away else worker.detail
     if worker.rests_until_now > state.now:
         detail = f"rests for {worker.rests_until_now - state.now:.0f} s after failures in a row; {detail}"
+    shown = running if running and (asks.sees_job_of(running.owner) or asks.rights.acts_for_others) else None
     service = worker.service
     return WorkerView(
         worker_id=worker.worker_id,
@@ -104,7 +107,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan) -> WorkerView:
         detail=clip(detail, TEXT_BYTES_MAX),
         models=tuple(worker.models),
         busy=running is not None,
-        job_id=running.job_id if running else "",
+        job_id=shown.job_id if shown else "",
         step=running.step if running else 0,
         steps=running.order.steps if running else 0,
         queue_size=plan.queue_sizes.get(worker.worker_id, 0),
@@ -132,7 +135,7 @@ def page(views: Iterable[V], *, count_max: int, bytes_max: int = PAGE_BYTES_MAX)
     return tuple(found)
 
 
-def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply:
+def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity) -> StatusReply:
     """One page of workers, all models, the counts."""
     plan = state.plan(exact=True)
     everyone = sorted(state.fleet.workers.values(), key=_by_name)
@@ -147,7 +150,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
     return StatusReply(
         rid=rid,
         workers=page(
-            (worker_view(state, worker, plan) for worker in everyone[workers_from:]),
+            (worker_view(state, worker, plan, asks) for worker in everyone[workers_from:]),
             count_max=STATUS_WORKERS_PER_PAGE,
             bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)),
         ),
@@ -157,7 +160,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int) -> StatusReply
         stats=_stats(state, plan),
         limits=_limits(state),
         storage_full=state.storage_full,
-        failures=tuple(state.failures),
+        failures=tuple(failure for owner, failure in state.failures if asks.sees_job_of(owner)),
     )
 
 

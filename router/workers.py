@@ -29,6 +29,7 @@ from common.messages import (
     WorkerMessage,
     WorkerProgress,
 )
+from common.roles import Identity
 from common.text import clip
 from router.commands import DropResult, ToWorker
 from router.events import Peer, ResultStored, SendFailed, WorkerSaid
@@ -55,7 +56,7 @@ class Workers:
         """A message of a daemon, registered or not."""
         state, peer, message = self._state, event.peer, event.message
         if isinstance(message, Register):
-            self._register(message, peer)
+            self._register(message, peer, event.who)
             return
         worker = state.fleet.by_peer.get(peer)
         if isinstance(message, ErrorReply):  # never answered
@@ -104,13 +105,15 @@ class Workers:
 
     # --- registration --------------------------------------------------------------------------
 
-    def _register(self, message: Register, peer: Peer) -> None:
+    def _register(self, message: Register, peer: Peer, who: Identity) -> None:
         state = self._state
         try:
+            check_worker_id(message.worker_id, who)
             forgotten = self._models_to_forget(message)
             worker = state.fleet.register(message, peer, state.now)
         except GenServeError as error:
-            state.log("warning", "worker.refused", worker_id=message.worker_id, code=error.code, message=error.message)
+            told = {"worker_id": message.worker_id, "code": error.code, "message": error.message, "peer_name": who.name}
+            state.log("warning", "worker.refused", **told)
             state.out.append(ToWorker(peer, ErrorReply(code=error.code, message=error.message)))
             return
         self._learn_models(message, forgotten)
@@ -300,6 +303,22 @@ class Workers:
         for job_id in list(worker.hand):
             self._lifecycle.lose(self._state.jobs[job_id], reason)
 
+    def gone(self, peer: Peer) -> None:
+        """A connection has ended; its daemon comes back on another, or is silent for too long."""
+        worker = self._state.fleet.unbind(peer)
+        if worker is not None:
+            self._state.log("info", "worker.disconnected", worker_id=worker.worker_id, device=worker.device.device)
+
+    def revoked(self, name: str) -> None:
+        """The key of this name counts no more, nor do the daemons that registered with it."""
+        state = self._state
+        theirs = Identity(name, "daemon")
+        for worker in [each for each in state.fleet.workers.values() if theirs.owns_worker(each.worker_id)]:
+            state.log("warning", "worker.revoked", worker_id=worker.worker_id, key=name, jobs=len(worker.hand))
+            self._gone(worker, f"the key of {worker.worker_id} was revoked")
+        for job_id in [each for each in state.orphans if theirs.owns_worker(state.jobs[each].worker_id)]:
+            self._lifecycle.lose(state.jobs[job_id], f"the key {name!r} was revoked")
+
     def unreachable(self, event: SendFailed) -> None:
         """A daemon did not get a message. It must register again, which tells what it holds."""
         worker = self._state.fleet.unbind(event.peer)
@@ -307,3 +326,13 @@ class Workers:
             why = "its connection is gone" if event.gone else "it does not read"
             lost = event.name.decode()
             self._state.log("warning", "worker.unreachable", worker_id=worker.worker_id, lost=lost, why=why)
+
+
+def check_worker_id(worker_id: str, who: Identity) -> None:
+    """Raise GenServeError forbidden where this is no name for a daemon with the key of `who`."""
+    if not who.owns_worker(worker_id):
+        raise GenServeError(
+            "forbidden",
+            f"worker_id {worker_id!r} is not the key {who.name!r}'s to use: it must begin with '{who.name}/'; "
+            "set gpu_daemon.worker_id so, or leave it out",
+        )

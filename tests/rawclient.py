@@ -12,11 +12,16 @@ ENDS = (b"RESULT", b"FAILED", b"CANCELLED", b"REJECTED", b"ERROR")
 class RawClient:
     """One DEALER. Every answer is (NAME, header, payload bytes)."""
 
-    def __init__(self, endpoint: str, timeout_s: float = 120.0) -> None:
+    def __init__(self, endpoint: str, timeout_s: float = 120.0, key: dict[str, str] | None = None) -> None:
+        """`key`: a key file as tomllib reads it."""
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        if key is not None:
+            self.socket.curve_serverkey = key["router_public_key"].encode()
+            self.socket.curve_publickey = key["public_key"].encode()
+            self.socket.curve_secretkey = key["secret_key"].encode()
         self.socket.connect(endpoint)
 
     def __enter__(self) -> Self:

@@ -38,6 +38,19 @@ def wait_for(what: str, probe: Callable[[], Any], within_s: float = 30.0) -> Any
         time.sleep(POLL_S)
 
 
+class Log:
+    """A file that a process writes its log to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The complete JSON lines of one event."""
+        lines = self.path.read_text("utf-8", errors="replace").split("\n")[:-1]
+        entries = (json.loads(line) for line in lines if f'"{name}"' in line and line.startswith("{"))
+        return [entry for entry in entries if entry["event"] == name]
+
+
 def free_ports(count: int = 3) -> int:
     """The first of `count` neighbouring ports that nobody listens on."""
     for _ in range(200):

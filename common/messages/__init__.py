@@ -13,8 +13,11 @@ Client and router (`rid` is the client's own name for its request and is echoed 
     DEAD_LETTERS -> DEAD_LETTERS
     REQUEUE -> ACCEPTED | REJECTED, then as for SUBMIT | ERROR(not_found)
     STATUS  -> STATUS
+    KEYS    -> KEYS | ERROR(forbidden)
     PING    -> PONG
     (undecodable) -> ERROR without rid; an ERROR is never answered
+
+Whatever names an `owner` that is not the sender's to name is ERROR(forbidden), a SUBMIT or REQUEUE REJECTED.
 
 Daemon and router (from an unbound routing id anything but REGISTER is answered RESYNC: register):
 
@@ -41,6 +44,9 @@ from common.messages.client import (
     JobProgress,
     JobQuery,
     JobReply,
+    KeysQuery,
+    KeysReply,
+    OwnedMessage,
     Ping,
     Pong,
     Rejected,
@@ -78,11 +84,13 @@ from common.messages.parts import (
 )
 from common.messages.views import (
     DEAD_LETTERS_PER_PAGE,
+    KEYS_PER_PAGE,
     STATUS_FAILURES,
     STATUS_WORKERS_PER_PAGE,
     FailureView,
     JobMoment,
     JobView,
+    KeyView,
     ModelView,
     RouterLimits,
     RouterStats,
@@ -115,7 +123,7 @@ def _table(*types: type[Message]) -> dict[bytes, type[Message]]:
 
 
 CLIENT_TO_ROUTER = _table(
-    Submit, CancelJob, Watch, JobQuery, Fetch, DeadLettersQuery, Requeue, StatusQuery, Ping, ErrorReply
+    Submit, CancelJob, Watch, JobQuery, Fetch, DeadLettersQuery, Requeue, StatusQuery, KeysQuery, Ping, ErrorReply
 )
 ROUTER_TO_CLIENT = _table(
     Accepted,
@@ -127,6 +135,7 @@ ROUTER_TO_CLIENT = _table(
     JobReply,
     DeadLettersReply,
     StatusReply,
+    KeysReply,
     ErrorReply,
     Pong,
 )
@@ -138,6 +147,7 @@ ROUTER_TO_WORKER = _table(Welcome, Dispatch, CancelToken, ResultAck, Fenced, Dra
 __all__ = [
     "CLIENT_TO_ROUTER",
     "DEAD_LETTERS_PER_PAGE",
+    "KEYS_PER_PAGE",
     "NEGATIVE_PROMPT_CHARS_MAX",
     "PROMPT_CHARS_MAX",
     "ROUTER_TO_CLIENT",
@@ -181,10 +191,14 @@ __all__ = [
     "JobReply",
     "JobSpec",
     "JobView",
+    "KeyView",
+    "KeysQuery",
+    "KeysReply",
     "Label",
     "Message",
     "ModelView",
     "Note",
+    "OwnedMessage",
     "Parts",
     "Picture",
     "Ping",

@@ -11,7 +11,16 @@ from common.messages.parts import (
     Picture,
     Rid,
 )
-from common.messages.views import FailureView, JobMoment, JobView, ModelView, RouterLimits, RouterStats, WorkerView
+from common.messages.views import (
+    FailureView,
+    JobMoment,
+    JobView,
+    KeyView,
+    ModelView,
+    RouterLimits,
+    RouterStats,
+    WorkerView,
+)
 
 # --- client -> router --------------------------------------------------------------------------
 
@@ -22,7 +31,13 @@ class ClientMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rid: Rid
 
 
-class Submit(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """About somebody's jobs. `owner`: whose; '' is the sender's own. Only a gateway may name another."""
+
+    owner: Label = ""
+
+
+class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
     `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
@@ -34,42 +49,42 @@ class Submit(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     digest: Label = ""
 
 
-class CancelJob(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CancelJob(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """End a job now; whatever it would still yield is dropped."""
 
     NAME = b"CANCEL"
     job_id: JobId
 
 
-class Watch(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Watch(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Follow a job from this connection; to be repeated every 5 s, lapses after 15 s."""
 
     NAME = b"WATCH"
     job_id: JobId
 
 
-class JobQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class JobQuery(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask how a job stands."""
 
     NAME = b"JOB"
     job_id: JobId
 
 
-class Fetch(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Fetch(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for an ended job's picture again."""
 
     NAME = b"FETCH"
     job_id: JobId
 
 
-class DeadLettersQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DeadLettersQuery(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for the jobs that were given up as poison, oldest first; they come in pages."""
 
     NAME = b"DEAD_LETTERS"
     letters_from: Count = 0
 
 
-class Requeue(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Requeue(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for a poison job's picture once more: a new job with the same order.
 
     The old one leaves the list, and else stays as it ended.
@@ -84,6 +99,13 @@ class StatusQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_field
 
     NAME = b"STATUS"
     workers_from: Count = 0
+
+
+class KeysQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask who is connected by which key; they come in pages. For an admin's key, or where there are no keys."""
+
+    NAME = b"KEYS"
+    keys_from: Count = 0
 
 
 class Ping(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,6 +213,15 @@ class StatusReply(Message, frozen=True, kw_only=True):
     limits: RouterLimits
     storage_full: str = ""  # why no new job is taken: the router's disk; '': there is room
     failures: tuple[FailureView, ...] = ()  # the last few jobs that failed since the router started, newest first
+
+
+class KeysReply(Message, frozen=True, kw_only=True):
+    """One page of the keys that have been heard since the router's start, by name."""
+
+    NAME = b"KEYS"
+    rid: str
+    keys: tuple[KeyView, ...]
+    keys_total: int
 
 
 class ErrorReply(Message, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from common.models import ModelCard
 
 STATUS_WORKERS_PER_PAGE = 48  # at most: fewer where they are so long that one header has no room for them
 DEAD_LETTERS_PER_PAGE = 8  # likewise
+KEYS_PER_PAGE = 256
 STATUS_FAILURES = 5
 
 
@@ -124,3 +125,13 @@ class JobView(Struct, frozen=True, kw_only=True):
     error: ErrorInfo | None
     picture: Picture | None
     timings: Timings | None
+    owner: str = ""  # the name of the key that sent it; 'local' where there are none, and for HTTP
+
+
+class KeyView(Struct, frozen=True, kw_only=True):
+    """One key that has been heard since the router's start."""
+
+    name: str
+    role: str
+    connections: int  # open now
+    seen_at: float  # when it last said something; seconds since 1970

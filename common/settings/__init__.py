@@ -4,7 +4,7 @@ A bad or unknown key stops the start and says what would be right. Every setting
 `sections`, with its unit, bounds and description.
 
 The TOML file is named by GENSERVE_CONFIG (else /etc/genserve/genserve.toml, where it exists) and has one
-table a section: [log] [router] [gpu_daemon] [gateway] [up]. The environment variable of a key is
+table a section: [log] [router] [gpu_daemon] [gateway] [client] [up]. The environment variable of a key is
 GENSERVE_<SECTION>_<KEY>; three older names go on working, see OLDER_NAMES.
 """
 
@@ -12,6 +12,7 @@ from common.settings.loading import DEFAULT_FILE, PREFIX, Loaded, S, load_settin
 from common.settings.sections import (
     OLDER_NAMES,
     SECTIONS,
+    ClientSettings,
     Endpoint,
     GatewaySettings,
     GpuDaemonSettings,
@@ -26,6 +27,7 @@ __all__ = [
     "OLDER_NAMES",
     "PREFIX",
     "SECTIONS",
+    "ClientSettings",
     "Endpoint",
     "GatewaySettings",
     "GpuDaemonSettings",

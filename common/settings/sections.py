@@ -46,6 +46,16 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     SECTION = "router"
     client_endpoint: Annotated[Endpoint, _of("where clients connect")] = "tcp://127.0.0.1:12412"
     worker_endpoint: Annotated[Endpoint, _of("where GPU daemons connect")] = "tcp://127.0.0.1:12413"
+    server_key_file: Annotated[
+        str,
+        _of(
+            "the router's key, made by genserve keys init; empty: $CREDENTIALS_DIRECTORY/server.key, "
+            "else no keys and loopback only"
+        ),
+    ] = ""
+    peers_file: Annotated[str, _of("whom a router with a key lets in; kept by genserve keys", min_length=1)] = (
+        "/etc/genserve/peers.toml"
+    )
     state_dir: Annotated[
         str,
         _of("folder of the journal and pictures; empty: $STATE_DIRECTORY, else ~/.local/state/genserve/CLIENT_PORT"),
@@ -93,6 +103,9 @@ class GpuDaemonSettings(Section, frozen=True, kw_only=True):
 
     SECTION = "gpu_daemon"
     router_endpoint: Annotated[Endpoint, _of("the router's worker endpoint")] = "tcp://127.0.0.1:12413"
+    key_file: Annotated[
+        str, _of("this host's daemon key; empty: $CREDENTIALS_DIRECTORY/daemon.key, else it connects without")
+    ] = ""
     device: Annotated[
         str,
         _of(
@@ -101,7 +114,10 @@ class GpuDaemonSettings(Section, frozen=True, kw_only=True):
             examples=["cuda:0", "cpu", "cpu:1"],
         ),
     ] = ""
-    worker_id: Annotated[str, _of("this daemon's name in the fleet; empty: host/device", max_length=128)] = ""
+    worker_id: Annotated[
+        str,
+        _of("this daemon's name in the fleet; empty: host/device, with a key the key's name/device", max_length=128),
+    ] = ""
     engine: Annotated[Literal["flux", "noop"], _of("noop draws flat colours: measures the service itself")] = "flux"
     noop_step_s: Annotated[float, _of("seconds a step of the noop engine takes", ge=0, le=60)] = 0.0
     model_path: Annotated[str, _of("a FLUX folder in diffusers format; empty: the embedded model")] = ""
@@ -130,6 +146,9 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     host: Annotated[str, _of("address that HTTP listens on", min_length=1)] = "127.0.0.1"
     port: Annotated[int, _of("port that HTTP listens on; 0: any free one", ge=0, le=65535)] = 12411
     router_endpoint: Annotated[Endpoint, _of("the router's client endpoint")] = "tcp://127.0.0.1:12412"
+    key_file: Annotated[
+        str, _of("the gateway's key; empty: $CREDENTIALS_DIRECTORY/gateway.key, else it connects without")
+    ] = ""
     model_aliases: Annotated[
         dict[str, str],
         _of("names that mean another model; '' is the default model", examples=['{"dall-e-3": "flux1-dev"}']),
@@ -161,6 +180,16 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     drain_s: Annotated[float, _of("seconds open requests may take to finish when stopping", ge=0, le=1e6)] = 60.0
 
 
+class ClientSettings(Section, frozen=True, kw_only=True):
+    """Those of the commands that ask the router themselves: generate, status, jobs and the like."""
+
+    SECTION = "client"
+    key_file: Annotated[
+        str,
+        _of("the key they connect with; empty: /etc/genserve/keys/client.key where you may read it, else none"),
+    ] = ""
+
+
 class UpSettings(Section, frozen=True, kw_only=True):
     """Those of `genserve up`, which starts all parts on one machine."""
 
@@ -171,5 +200,5 @@ class UpSettings(Section, frozen=True, kw_only=True):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    s.SECTION: s for s in (LogSettings, RouterSettings, GpuDaemonSettings, GatewaySettings, UpSettings)
+    s.SECTION: s for s in (LogSettings, RouterSettings, GpuDaemonSettings, GatewaySettings, ClientSettings, UpSettings)
 }

@@ -17,6 +17,7 @@ RETRY_AFTER_S = {"unavailable": 2.0, "not_finished": 2.0, "storage_full": 30.0} 
 STATUS = {
     "invalid_request": 400,
     "unsupported": 400,
+    "forbidden": 403,
     "unknown_model": 404,
     "not_found": 404,
     "method_not_allowed": 405,

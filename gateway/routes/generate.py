@@ -10,6 +10,7 @@ from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import draw
+from gateway.link import HTTP_OWNER
 from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
 
@@ -42,7 +43,7 @@ async def get_task(request: web.Request) -> web.Response:
     gateway, task_id = request.app[GATEWAY], request.match_info["task_id"]
     if not JOB_ID.fullmatch(task_id):
         raise GenServeError("not_found", "a task id is the 32 hexadecimal digits that task_id gave", param="task_id")
-    answer, data = await gateway.link.ask(Fetch(rid=gateway.link.new_rid(), job_id=task_id))
+    answer, data = await gateway.link.ask(Fetch(rid=gateway.link.new_rid(), job_id=task_id, owner=HTTP_OWNER))
     match answer:
         case Result():
             return reply(generate.task(answer.job, Drawn(job=answer.job, picture=answer.picture, data=data)))

@@ -19,6 +19,7 @@ from gateway.dialects import jobs, openai
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
+from gateway.link import HTTP_OWNER
 from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
 
@@ -88,7 +89,7 @@ async def _ask(request: web.Request, kind: type[JobQuery | Fetch | CancelJob]) -
     if not JOB_ID.fullmatch(job_id):
         raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
     request[JOB_IDS] = [job_id]
-    question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id)
+    question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id, owner=HTTP_OWNER)
     return await link.ask(question)
 
 

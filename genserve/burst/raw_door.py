@@ -11,6 +11,7 @@ from gateway.dialects.errors import JobError
 from gateway.link import RouterLink
 from genserve.burst.door import Drawn, Sighting, Trouble
 from genserve.burst.record import Job, Order
+from genserve.client import RouterAddress
 
 ANSWER_TIMEOUT_S = 10.0
 
@@ -20,10 +21,10 @@ class RawDoor:
 
     name = "zmq"
 
-    def __init__(self, endpoint: str, model: str) -> None:
-        self.address = endpoint
+    def __init__(self, router: RouterAddress, model: str) -> None:
+        self.address = router.endpoint
         self._model = model
-        self._link = RouterLink(endpoint, answer_timeout_s=ANSWER_TIMEOUT_S)
+        self._link = RouterLink(router.endpoint, answer_timeout_s=ANSWER_TIMEOUT_S, key=router.key, owner="")
 
     async def open(self) -> None:
         """Connect, and keep connecting."""

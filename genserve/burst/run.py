@@ -29,6 +29,7 @@ from genserve.burst.record import FAILED, Gpu, Options, Request, Run, Totals
 from genserve.burst.statistics import summary
 from genserve.burst.tables import asked, report
 from genserve.burst.verdicts import verdicts
+from genserve.client import RouterAddress
 from genserve.files import write_atomically
 
 EXIT_FAILED = 1
@@ -36,12 +37,12 @@ EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 WARM_UP_MAX = 32
 
 
-def burst(options: Options, *, as_json: bool, report_path: Path | None) -> int:
+def burst(options: Options, router: RouterAddress, *, as_json: bool, report_path: Path | None) -> int:
     """Carry it out and tell; the exit status: 1 where a request got no picture that was to get one."""
     err = Console(stderr=True)
     configure("burst", LogSettings(level="error"), stream=sys.stderr)  # of the link: what it does is told by the ends
     try:
-        run = asyncio.run(_measure(options, err))
+        run = asyncio.run(_measure(options, router, err))
     except KeyboardInterrupt:  # before it had begun, or a second one
         err.print("stopped")
         return EXIT_INTERRUPTED
@@ -62,9 +63,9 @@ def burst(options: Options, *, as_json: bool, report_path: Path | None) -> int:
     return EXIT_FAILED if figures.failed else 0
 
 
-async def _measure(options: Options, err: Console) -> Run:
+async def _measure(options: Options, router: RouterAddress, err: Console) -> Run:
     """Raises GenServeError where nothing can be measured."""
-    doors = _doors(options)
+    doors = _doors(options, router)
     for door in doors.values():
         await door.open()
     try:
@@ -100,12 +101,12 @@ async def _measure(options: Options, err: Console) -> Run:
     return run
 
 
-def _doors(options: Options) -> Mapping[str, Door]:
+def _doors(options: Options, router: RouterAddress) -> Mapping[str, Door]:
     doors: dict[str, Door] = {}
     if options.over in ("http", "both"):
         doors["http"] = HttpDoor(options.url, options.model)
     if options.over in ("zmq", "both"):
-        doors["zmq"] = RawDoor(options.router, options.model)
+        doors["zmq"] = RawDoor(router, options.model)
     return doors
 
 

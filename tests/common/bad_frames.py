@@ -100,7 +100,9 @@ _JOBS: list[Frames] = [
     _message(b"SUBMIT", {"rid": "r", "job": {}}),
     _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}, "key": 5}),
     _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}, "key": "k" * 129}),
-    _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}, "owner": "somebody"}),
+    _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}, "ownr": "somebody"}),
+    _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}, "owner": "o" * 129}),
+    _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x", "owner": "somebody"}}),
     _message(b"SUBMIT", {"rid": "r", "job": {"prompt": "x"}}, b"payload"),
     _submit(prompt=""), _submit(prompt=None), _submit(prompt=7), _submit(prompt=b"x"), _submit(prompt=["x"]),
     _submit(prompt="x" * 8001), _submit(negative_prompt="x" * 4001), _submit(negative_prompt=None),
@@ -127,6 +129,8 @@ CLIENT_FRAMES: list[Frames] = [
     _message(b"PING", {"rid": "r"}, *[b""] * 500),
     _message(b"STATUS", {"rid": "r", "workers_from": -1}),
     _message(b"STATUS", {"rid": "r", "workers_from": "0"}),
+    _message(b"STATUS", {"rid": "r", "owner": "somebody"}),
+    _message(b"KEYS", {"rid": "r", "keys_from": -1}),
 ]
 
 _TOKEN = {"job_id": JOB_ID, "dispatch": 1}

@@ -22,6 +22,7 @@ from common.messages import (
     JobOrder,
     JobSpec,
     JobView,
+    KeyView,
     Message,
     ModelView,
     Note,
@@ -41,6 +42,7 @@ SAME_NAME = {
     ("to a client", "JOB"): "JOB (answer)",
     ("to a client", "STATUS"): "STATUS (answer)",
     ("to a client", "DEAD_LETTERS"): "DEAD_LETTERS (answer)",
+    ("to a client", "KEYS"): "KEYS (answer)",
     ("from a daemon", "PROGRESS"): "PROGRESS (from a daemon)",
     ("to a daemon", "CANCEL"): "CANCEL (to a daemon)",
 }
@@ -59,6 +61,7 @@ MAPS = {
     "A GPU": (WorkerView, DeviceInfo, DeviceLoad),
     "A model": (ModelView, ModelCard),
     "A failure": (FailureView,),
+    "KEYS (answer)": (KeyView,),
     "The counts": (RouterStats,),
     "The limits": (RouterLimits,),
     "REGISTER": (DeviceInfo, HeldToken),

@@ -35,9 +35,10 @@ from common.messages import (
 from common.settings import GpuDaemonSettings, LogSettings
 from common.sockets import pair_listener
 from gpu_daemon import control as control_module
-from gpu_daemon.control import Control, introduce
+from gpu_daemon.control import Control
 from gpu_daemon.devices import find_device
 from gpu_daemon.engine.noop import colour_of
+from gpu_daemon.introduction import introduce
 from tests.common.systemd_socket import NotifySocket
 from tests.gpu_daemon.fake_router import FakeRouter, job_order, token
 from tests.gpu_daemon.process import Daemon

@@ -16,6 +16,8 @@ from typing import Any
 import msgpack
 import zmq
 
+from common.keys import KeyFile
+from tests.keyring import come_in_with
 from tests.service import wait_for
 
 SOON_S = 10.0
@@ -29,13 +31,15 @@ _CODE = (
 class Dealer:
     """Says anything; hears (NAME, header, payload)."""
 
-    def __init__(self, context: Any, endpoint: str, receive_max: int = 1000) -> None:
+    def __init__(self, context: Any, endpoint: str, receive_max: int = 1000, key: KeyFile | None = None) -> None:
         self.heard: list[tuple[bytes, dict[str, Any], list[bytes]]] = []  # and not asked for yet
         self.socket = context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.RCVHWM, receive_max)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.RCVTIMEO, int(SOON_S * 1000))
+        if key is not None:
+            come_in_with(self.socket, key)
         self.socket.connect(endpoint)
 
     def send(self, name: bytes, *payload: bytes, **header: Any) -> None:
@@ -65,8 +69,8 @@ class Dealer:
 class Daemon(Dealer):
     """A GPU daemon: it registers with what the test says it holds."""
 
-    def __init__(self, context: Any, endpoint: str, name: str = "w") -> None:
-        super().__init__(context, endpoint)
+    def __init__(self, context: Any, endpoint: str, name: str = "w", key: KeyFile | None = None) -> None:
+        super().__init__(context, endpoint, key=key)
         self.name = name
         self.card, self.boot_id = CARD, "b"
         self.nonces = 0
@@ -159,6 +163,11 @@ class RouterProcess:
         """What this life has said on stderr."""
         return self._errors.read_text("utf-8")
 
+    @property
+    def log_text(self) -> str:
+        """What this life has logged."""
+        return self._log.read_text("utf-8")
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """The complete log lines of one event, of this life."""
         lines = self.log_path.read_text("utf-8").split("\n")[:-1]
@@ -191,12 +200,12 @@ class RouterProcess:
         assert self.process is not None
         return self.process.wait(SOON_S)
 
-    def client(self) -> Dealer:
-        self.dealers.append(Dealer(self.context, self.clients))
+    def client(self, key: KeyFile | None = None) -> Dealer:
+        self.dealers.append(Dealer(self.context, self.clients, key=key))
         return self.dealers[-1]
 
-    def daemon(self, name: str = "w") -> Daemon:
-        daemon = Daemon(self.context, self.workers, name)
+    def daemon(self, name: str = "w", key: KeyFile | None = None) -> Daemon:
+        daemon = Daemon(self.context, self.workers, name, key)
         self.dealers.append(daemon)
         return daemon
 

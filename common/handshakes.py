@@ -1,0 +1,81 @@
+"""How the attempts of a connecting socket end, in words: libzmq itself says nothing, and after some gives up for good.
+
+A peer that is refused (no key, a wrong one, a revoked one) would else wait in silence for ever. Whoever owns the
+socket asks now and then, says it, and makes the socket anew where `given_up`.
+"""
+
+import struct
+
+import zmq
+
+from common.keys import KeyFile
+from common.sockets import Socket, monitor_socket
+
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+)
+_DONTWAIT = int(zmq.DONTWAIT)
+_MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
+_READ_MAX = 64  # events a look
+_WAITING_MAX = 10_000  # a few hours of attempts that nobody looks at
+SEE = "see docs/keys.md"
+
+
+class Handshakes:
+    """Watches one connecting socket. To be closed before its context."""
+
+    def __init__(self, context: zmq.Context[Socket], socket: Socket, key: KeyFile | None) -> None:
+        self._socket = socket
+        self._key = key
+        self._monitor = monitor_socket(context, socket, _EVENTS, _WAITING_MAX)
+        self.given_up = False  # libzmq tries no more
+
+    def close(self) -> None:
+        """Watch no more; before or after the socket is closed."""
+        if not self._socket.closed:
+            self._socket.monitor(None, 0)
+        self._monitor.close(linger=0)
+
+    def refusal(self) -> str:
+        """Why the router did not let this peer in; '' where nothing was refused since the last call."""
+        said = ""
+        for _ in range(_READ_MAX):
+            try:
+                head, _endpoint = self._monitor.recv_multipart(_DONTWAIT)
+            except zmq.Again:
+                break
+            event, value = struct.unpack("=HI", head)
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                said = ""
+                continue
+            said = why_refused(event, value, self._key) or said
+            self.given_up |= event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        return said
+
+
+def why_refused(event: int, value: int, key: KeyFile | None) -> str:
+    """What a handshake's failure means to the peer that connects; '' where that is nothing: a router that stops."""
+    match event:
+        case zmq.EVENT_HANDSHAKE_FAILED_AUTH if value == 400:
+            return f"the router does not let the key {_name(key)} in here: unknown, revoked, or of another role; {SEE}"
+        case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return f"the router cannot tell who may come in just now (status {value}); its log says why"
+        case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL if value == _MISMATCH:
+            if key is None:
+                return f"the router lets nobody in without a key, and none is set; {SEE}"
+            return f"the router uses no keys, and {_name(key)} is one: set router.server_key_file, or do without; {SEE}"
+        case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            return f"what listens there answers wrongly (error {value:#x}): it is no router, or not the one of this key"
+        case _ if value in (zmq.EAGAIN, zmq.ETERM):
+            return ""
+        case _ if key is None:
+            return f"what listens there hung up, as a router does that lets nobody in without a key; none is set; {SEE}"
+        case _:
+            return f"the router hung up on the key {_name(key)}: is its router_public_key this router's? {SEE}"
+
+
+def _name(key: KeyFile | None) -> str:
+    return repr(key.name) if key else "''"
