@@ -43,6 +43,7 @@ ACTING = {  # carry decisions out
     "router/beside.py",
     "router/disk.py",
     "router/journal.py",
+    "router/journal_look.py",
     "router/journal_schema.py",
     "router/loop.py",
     "router/memory_journal.py",
