@@ -23,8 +23,8 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
+from genserve import diagnose_command, job_commands
 from genserve.flags import Router, client_endpoint, flag
-from genserve.job_commands import add_to
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -280,7 +280,8 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-add_to(app)
+for commands in (job_commands, diagnose_command):
+    commands.add_to(app)
 
 
 def main() -> None:
