@@ -21,7 +21,9 @@ from common.settings import (
     UpSettings,
     examine_settings,
 )
+from common.sockets import is_loopback
 from genserve.client import Client
+from genserve.diagnose.listeners import listeners
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
 from gpu_daemon.model_check import Checked, check_folder
@@ -121,6 +123,9 @@ class Host:
         endpoint = self.client_endpoint
         if self.source("gateway.router_endpoint") != "default" and self.router_elsewhere:
             endpoint = self.gateway.router_endpoint
+        address, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        if is_loopback(address) and not listeners(int(port)):
+            return GenServeError("unavailable", f"nobody listens at {endpoint}")
         try:
             with Client(endpoint, answer_timeout_s=ROUTER_ANSWERS_WITHIN_S) as client:
                 return client.status()

@@ -5,7 +5,6 @@ What a folder must hold is model_check's to say; here it is told part by part, w
 
 import os
 import pwd
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ REPOSITORY = "black-forest-labs/FLUX.1-dev"
 SERVICE_USER = "genserve-gpu"
 QUANTISED = frozenset(("U8", "I8", "U16", "I16"))
 EIGHT_BITS = frozenset(("F8_E4M3", "F8_E5M2"))
+READ, ENTER = os.R_OK, os.X_OK  # also the bits of a mode
 LOOK_WITHIN_S = 60.0  # thousands of tensors on a slow disk
 
 
@@ -44,7 +44,7 @@ def _mend_folder(host: Host, fault: str) -> str:
     if path == EMBEDDED:
         return "pip install --force-reinstall --no-deps genserve"
     if "is code" in fault:
-        return f"rm {quoted(path / fault.partition(' ')[0])}"
+        return _mend_file(path, fault.partition(" ")[0], fault)
     if "name the snapshot" in fault:
         return setting(host, "gpu_daemon.model_path", fault.rpartition(": ")[2])
     if fault.startswith(INDEX) and "missing" not in fault:
@@ -103,6 +103,8 @@ def _mend_part(host: Host, name: str, fault: str) -> str:
 
 def _mend_file(path: Path, file: str, fault: str) -> str:
     get = quoted("hf", "download", REPOSITORY, "--include", file, "--local-dir", path)
+    if "is code" in fault:
+        return f"rm {quoted(path / file)}"
     if "git-LFS" in fault:
         return f"git -C {quoted(path)} lfs pull"
     if "Permission denied" in fault:
@@ -156,9 +158,9 @@ def access(host: Host) -> Iterator[Note]:
     if not path.exists():
         raise NotChecked("there is no model folder: see model.folder")
     may, who = _reader(host)
-    closed = [found for found in _files(path) if not may(found)]
+    closed = [found for found in _files(path) if not may(found, ENTER | READ if found.is_dir() else READ)]
     mend = f"sudo chmod -R a+rX {quoted(path)}"
-    if blocked := next((top for top in reversed(path.parents) if not may(top)), None):
+    if blocked := next((top for top in reversed(path.parents) if not may(top, ENTER)), None):
         yield fail(f"{who} may not enter {blocked}", f"sudo chmod a+x {quoted(blocked)}")
     elif closed:
         more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
@@ -174,8 +176,8 @@ def _files(path: Path) -> Iterator[Path]:
             yield from (Path(top, name) for name in folders + files)
 
 
-def _reader(host: Host) -> tuple[Callable[[Path], bool], str]:
-    """May the user that serves read a file or enter a folder? And who it is."""
+def _reader(host: Host) -> tuple[Callable[[Path, int], bool], str]:
+    """May the user that serves READ or ENTER a path? And who it is."""
     if (host.units / "genserve-gpu@.service").exists() and os.geteuid() == 0:
         try:
             user = pwd.getpwnam(SERVICE_USER)
@@ -183,22 +185,17 @@ def _reader(host: Host) -> tuple[Callable[[Path], bool], str]:
             pass
         else:
             groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
-            return lambda path: _allows(path, user.pw_uid, groups), SERVICE_USER
-
-    def mine(path: Path) -> bool:
-        return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
-
-    return mine, "this user"
+            return lambda path, how: _allows(path, how, user.pw_uid, groups), SERVICE_USER
+    return os.access, "this user"
 
 
-def _allows(path: Path, uid: int, groups: set[int]) -> bool:
+def _allows(path: Path, how: int, uid: int, groups: set[int]) -> bool:
     try:
         found = path.stat()
     except OSError:
         return False
     shift = 6 if found.st_uid == uid else 3 if found.st_gid in groups else 0
-    wanted = 0o5 if stat.S_ISDIR(found.st_mode) else 0o4
-    return (found.st_mode >> shift) & wanted == wanted
+    return (found.st_mode >> shift) & how == how
 
 
 CHECKS = (folder, *(_part(name) for name in PARTS), card, access)
