@@ -23,7 +23,7 @@ from common.settings import (
 )
 from common.sockets import is_loopback
 from genserve.client import Client
-from genserve.diagnose.listeners import listeners
+from genserve.diagnose.listeners import listeners, speaks_zeromq
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
 from gpu_daemon.model_check import Checked, check_folder
@@ -124,8 +124,8 @@ class Host:
         if self.source("gateway.router_endpoint") != "default" and self.router_elsewhere:
             endpoint = self.gateway.router_endpoint
         address, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-        if is_loopback(address) and not listeners(int(port)):
-            return GenServeError("unavailable", f"nobody listens at {endpoint}")
+        if is_loopback(address) and not (listeners(int(port)) and speaks_zeromq(address.strip("[]"), int(port))):
+            return GenServeError("unavailable", f"nobody who listens at {endpoint} speaks ZeroMQ")
         try:
             with Client(endpoint, answer_timeout_s=ROUTER_ANSWERS_WITHIN_S) as client:
                 return client.status()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 LISTENING = "0A"
-ANSWERS_WITHIN_S = 2.0
+ANSWERS_WITHIN_S = 1.0
 GREETING_BYTES = 10
 BODY_BYTES_MAX = 65536
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,13 +25,19 @@ class ProbeFailed(Exception):  # noqa: N818  # says what happened
 def probe(module: str, arguments: Sequence[str], env: Mapping[str, str], *, within_s: float) -> Any:
     """The JSON that `python -m module` prints. Raises ProbeFailed."""
     command = [sys.executable, "-P", "-m", module, *arguments]
-    own = {"PATH": os.defpath, **env}
-    try:
-        done = subprocess.run(  # noqa: S603  # our own module
-            command, env=own, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=within_s
-        )
-    except subprocess.TimeoutExpired:
-        raise ProbeFailed(f"it did not answer within {within_s:g} s") from None
+    with tempfile.TemporaryDirectory(prefix="genserve-probe-") as aside:  # torch leaves folders behind
+        try:
+            done = subprocess.run(  # noqa: S603  # our own module
+                command,
+                env={"PATH": os.defpath, **env, "TMPDIR": aside},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=within_s,
+            )
+        except subprocess.TimeoutExpired:
+            raise ProbeFailed(f"it did not answer within {within_s:g} s") from None
     if done.returncode == 0 and done.stdout.strip():
         return json.loads(done.stdout.splitlines()[-1])
     if done.returncode < 0:

@@ -142,9 +142,11 @@ def _shipped() -> dict[str, str]:
 
 
 def _same(path: Path, shipped: str) -> bool:
+    """But for which environment's command they run."""
     text = _text(path)
     found = COMMAND.search(text)
-    return text == shipped.replace(PLACE, found[1] if found else PLACE)
+    there = shipped.replace(PLACE, found[1] if found else PLACE)
+    return COMMAND.sub("", text) == COMMAND.sub("", there)
 
 
 def _text(path: Path) -> str:

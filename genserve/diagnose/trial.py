@@ -6,6 +6,7 @@ The engine is ended afterwards, whatever happens. A GPU that a daemon serves is 
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -92,9 +93,12 @@ class Trial:
     def __init__(self, host: Host, device: DeviceInfo) -> None:
         self._host = host
         self._device = device
-        settings = host.daemon
+        self._ready = False
+        self._aside = tempfile.TemporaryDirectory(prefix="genserve-trial-")  # torch leaves folders behind
         self._supervisor = Supervisor(
-            self._command, engine_environment(device, host.env), start_timeout_s=settings.engine_start_timeout_s
+            self._command,
+            engine_environment(device, {**host.env, "TMPDIR": self._aside.name}),
+            start_timeout_s=host.daemon.engine_start_timeout_s,
         )
         self._context: zmq.Context[Socket] = zmq.Context()
         self._socket: Socket | None = None
@@ -106,8 +110,9 @@ class Trial:
         self._socket = pair_listener(self._context, path)
         self._supervisor.start(path, began)
         ready, _ = self._await(Ready, began + self._host.daemon.engine_start_timeout_s)
-        self._supervisor.ready(monotonic_s())
         loaded = monotonic_s()
+        self._supervisor.ready(loaded)
+        self._ready = True
         card = ready.card
         width, height = card.nearest_native(card.side_min, card.side_min, area=card.side_min**2)
         order = JobOrder(
@@ -128,13 +133,14 @@ class Trial:
 
     def close(self) -> None:
         """Leave no process and no socket behind."""
-        if self._socket is not None:
+        if self._socket is not None and self._ready:
             with suppress(zmq.Again):  # it does not read any more: it is killed below
                 self._socket.send_multipart(encode(Quit()), zmq.DONTWAIT)
-        self._supervisor.close(wait=True)
+        self._supervisor.close(wait=self._ready)
         if self._socket is not None:
             self._socket.close(linger=0)
         self._context.term()
+        self._aside.cleanup()
 
     def _command(self, path: str) -> Sequence[str]:
         start = EngineStart(
