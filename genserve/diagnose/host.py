@@ -42,7 +42,7 @@ class NotChecked(Exception):  # noqa: N818  # nothing is wrong: there is nothing
 class Host:
     """One machine as one diagnosis sees it. `flags` are settings from the command line, by section.
 
-    `port`: as `genserve up --port` has it, whose router follows the HTTP port. `say` gets what a long check is doing.
+    `port`: as `genserve up --port` has it. `say` gets what a long check is doing.
     """
 
     env: Mapping[str, str]
@@ -105,8 +105,11 @@ class Host:
         return self._endpoint("worker_endpoint", 2)
 
     def _endpoint(self, key: str, offset: int) -> str:
-        if self.port is not None and self.source(f"router.{key}") == "default":
-            return f"tcp://127.0.0.1:{self.port + offset}"
+        """As `genserve up` has it, which tells its router; services read the settings by themselves."""
+        http = self.gateway.port if self.source("gateway.port") != "default" else 0
+        up = self.port is not None or not (self.units / ROUTER_UNIT).exists()
+        if http and up and self.source(f"router.{key}") == "default":
+            return f"tcp://127.0.0.1:{http + offset}"
         value: str = getattr(self.router, key)
         return value
 

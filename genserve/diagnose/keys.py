@@ -23,6 +23,7 @@ SETTINGS = (
     ("client", "key_file", ""),
 )
 ROLES = ("server", "gateway", "daemon", "client", "admin")
+NONE = "there are no keys: everything listens on loopback addresses only"
 KEY_BYTES_MAX = 4096
 PEERS_BYTES_MAX = 4 * 1024 * 1024
 KEY_CHARS = 40  # of Z85
@@ -33,7 +34,7 @@ def folder(host: Host) -> Iterator[Note]:
     """Absent on a machine that speaks to itself only."""
     path = _folder(host)
     if not path.exists():
-        raise NotChecked(f"there is no {path}: no keys, so everything listens on loopback only")
+        raise NotChecked(NONE)
     found = path.stat()
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield fail(
@@ -54,13 +55,22 @@ def files(host: Host) -> Iterator[Note]:
     named = _named(host)
     paths = dict.fromkeys(_in_folder(host), "") | named
     if not paths:
-        raise NotChecked("there are no keys")
+        raise NotChecked(NONE)
     for path, role in paths.items():
         yield _key(path, role)
 
 
+def _anew(path: Path, name: str, role: str) -> str:
+    """The commands that make a key again; `genserve keys` overwrites none."""
+    aside = f"sudo mv {quoted(path)} {quoted(f'{path}.old')} && " if path.exists() else ""
+    if role == "server" or path.name == "server.key":
+        return f"{aside}sudo genserve keys init   # then every other key must be made anew"
+    words = quoted("genserve", "keys", "new", name or path.stem, "--role", role or "client", "--replace", "-o", path)
+    return f"{aside}sudo {words}   # on the router's host"
+
+
 def _key(path: Path, role: str) -> Note:
-    again = "sudo genserve keys list   # then make it anew with: sudo genserve keys new"
+    again = _anew(path, "", role)
     try:
         mode = path.stat().st_mode
         key = _read(path, KEY_BYTES_MAX)
@@ -79,6 +89,7 @@ def _key(path: Path, role: str) -> Note:
             f"sudo chmod 600 {quoted(path)}",
         )
     name, its = str(key.get("name", "")), str(key.get("role", ""))
+    again = _anew(path, name, role or its)
     if not name or its not in ROLES:
         return fail(f"{path} has the name {name!r} and the role {its!r}; roles are {', '.join(ROLES)}", again)
     if role and its != role:
@@ -91,7 +102,9 @@ def _key(path: Path, role: str) -> Note:
 @check("keys.peers", "peers.toml: readable, whole, and whether this machine's own keys are in it and not revoked")
 def peers(host: Host) -> Iterator[Note]:
     """The router reads it again whenever it changes."""
-    path = Path(getattr(host.router, "peers_file", "") or host.etc / "genserve" / "peers.toml")
+    path = host.etc / "genserve" / "peers.toml"
+    if host.settings.sources.get("router.peers_file", "default") != "default":
+        path = Path(getattr(host.router, "peers_file"))  # noqa: B009  # a setting that there is since there are keys
     try:
         table = _read(path, PEERS_BYTES_MAX)
     except FileNotFoundError:
@@ -100,7 +113,7 @@ def peers(host: Host) -> Iterator[Note]:
                 f"there is a server key and no {path}: the router would let nobody in", "sudo genserve keys init"
             )
             return
-        raise NotChecked(f"there is no {path}") from None
+        raise NotChecked(NONE if not _in_folder(host) else f"there is no {path}") from None
     except (OSError, ValueError) as error:
         yield fail(
             f"{path} cannot be read: {error}", f"sudo ${{EDITOR:-nano}} {quoted(path)}; sudo chmod 644 {quoted(path)}"
@@ -121,16 +134,14 @@ def _known(own: Path, known: Mapping[str, Mapping[str, Any]], peers_file: Path) 
         key = _read(own, KEY_BYTES_MAX)
     except (OSError, ValueError):
         return  # told by keys.files
-    name, role = key.get("name", own.name), key.get("role")
+    name, role = str(key.get("name", own.name)), str(key.get("role", ""))
     if role == "server":
         return
     entry = known.get(str(key.get("public_key")))
     if entry is None:
-        yield fail(
-            f"{own} ({name}) is not in {peers_file}: the router refuses it", f"sudo genserve keys new {role} {name}"
-        )
+        yield fail(f"{own} ({name}) is not in {peers_file}: the router refuses it", _anew(own, name, role))
     elif "revoked" in entry:
-        yield fail(f"{own} ({name}) is revoked: the router refuses it", f"sudo genserve keys new {role} {name}")
+        yield fail(f"{own} ({name}) is revoked: the router refuses it", _anew(own, name, role))
 
 
 def _folder(host: Host) -> Path:

@@ -78,7 +78,7 @@ def _short(command: str) -> str:
     words = command.split()
     if "genserve" in words[1:4] and "-m" in words:  # python -P -m genserve router …
         words = words[words.index("genserve") :]
-    return " ".join([Path(words[0]).name, *words[1:2]]) if words else ""
+    return " ".join([Path(words[0]).name, *words[1 : 3 if words[1:2] == ["-m"] else 2]]) if words else ""
 
 
 def speaks_zeromq(host: str, port: int) -> bool:

@@ -15,7 +15,7 @@ from genserve.diagnose.mend import setting
 from gpu_daemon.model_check import INDEX, PARTS
 from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
 
-REPOSITORY = "black-forest-labs/FLUX.1-dev"
+DEV, SCHNELL = "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"
 SERVICE_USER = "genserve-gpu"
 QUANTISED = frozenset(("U8", "I8", "U16", "I16"))
 EIGHT_BITS = frozenset(("F8_E4M3", "F8_E5M2"))
@@ -39,6 +39,15 @@ def folder(host: Host) -> Iterator[Note]:
         yield ok(f"{inside}: {mib(size)} of weights")
 
 
+def repository(path: Path) -> str:
+    """Where such a folder comes from, as far as its name tells."""
+    return SCHNELL if "schnell" in path.name.lower() else DEV
+
+
+def _get(path: Path, files: str) -> str:
+    return quoted("hf", "download", repository(path), "--include", files, "--local-dir", path)
+
+
 def _mend_folder(host: Host, fault: str) -> str:
     path = host.model_path
     if path == EMBEDDED:
@@ -52,7 +61,7 @@ def _mend_folder(host: Host, fault: str) -> str:
     # what lies there is something else: it stays, and the whole folder is fetched beside it
     beside = path.with_suffix("") if path.suffix else path
     target = beside.with_name(f"{beside.name}-diffusers") if path.exists() else path
-    get = f"hf download {REPOSITORY} --local-dir {quoted(target)} --exclude flux1-dev.safetensors"
+    get = f"hf download {repository(path)} --local-dir {quoted(target)} --exclude 'flux1-*.safetensors'"
     return get if target == path else f"{get} && {setting(host, 'gpu_daemon.model_path', str(target))}"
 
 
@@ -81,7 +90,7 @@ def _weights(host: Host, name: str) -> Iterator[Note]:
     if weights is None:
         raise NotChecked("the model folder is not one: see model.folder")
     dtypes = ", ".join(sorted(weights.dtypes))
-    original = quoted("hf", "download", REPOSITORY, "--include", f"{name}/*", "--local-dir", host.model_path)
+    original = _get(host.model_path, f"{name}/*")
     files = f"{weights.files} file{'s' if weights.files > 1 else ''}"
     facts = f"{files}, {mib(weights.size)}, {weights.parameters / 1e6:,.1f} M numbers as {dtypes}"
     if found := weights.dtypes & QUANTISED:
@@ -102,7 +111,7 @@ def _mend_part(host: Host, name: str, fault: str) -> str:
 
 
 def _mend_file(path: Path, file: str, fault: str) -> str:
-    get = quoted("hf", "download", REPOSITORY, "--include", file, "--local-dir", path)
+    get = _get(path, file)
     if "is code" in fault:
         return f"rm {quoted(path / file)}"
     if "git-LFS" in fault:

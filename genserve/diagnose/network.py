@@ -128,7 +128,7 @@ def router(host: Host) -> Iterator[Note]:
 def fleet(host: Host) -> Iterator[Note]:
     """As `genserve status` shows them."""
     if isinstance(host.status, GenServeError):
-        raise NotChecked("no router answers")
+        raise NotChecked("no router runs here now")
     if not host.status.workers:
         yield warn(
             "no GPU daemon is registered: every job waits",

@@ -14,40 +14,71 @@ from rich.text import Text
 from genserve.diagnose.finding import Finding
 
 STYLES = {"ok": "green", "warn": "bold yellow", "fail": "bold red", "skip": "dim"}
-NAME_COLUMNS = 16
-INDENT = 1 + 5 + NAME_COLUMNS  # of the words about a check
+STATUS_COLUMNS, NAME_COLUMNS = 6, 16
 FIX_INDENT = 6
 WORDS_COLUMNS_MIN = 30
 
 
 class Report:
-    """Prints findings under the headings of their groups."""
+    """Prints findings under the headings of their groups. Neighbours that were skipped for one reason share a line."""
 
     def __init__(self, console: Console, titles: dict[str, str]) -> None:
         self._console = console
         self._titles = titles
         self._group = ""
+        self._skipped: list[Finding] = []
 
     def tell(self, finding: Finding) -> None:
         """One check's line, and under it the command that mends what it found."""
-        group, _, name = finding.name.partition(".")
-        if group != self._group:
-            self._group = group
-            self._console.print(Text(f"\n{self._titles[group]}", style="bold"))
-        word = "skip" if finding.skipped else finding.status
-        first, *more = _wrapped(finding.detail.removeprefix("not checked: "), self._console.width - INDENT)
-        style = "dim" if finding.skipped else ""
-        head = Text.assemble(" ", (f"{word:<5}", STYLES[word]), f"{name:<{NAME_COLUMNS}}", (first, style))
-        self._console.print(head, soft_wrap=True, highlight=False)
-        for line in more:
-            self._console.print(Text(" " * INDENT + line, style=style), soft_wrap=True, highlight=False)
+        if self._skipped and (not finding.skipped or not _alike(finding, self._skipped[-1])):
+            self._tell_skipped()
+        if finding.skipped:
+            self._skipped.append(finding)
+            return
+        self._head(finding)
+        self._line(finding.status, _name(finding), finding.detail)
         for line in finding.fix.splitlines():  # whole, so that it can be copied; a narrow terminal wraps it
             self._console.print(Text(" " * FIX_INDENT + line, style="cyan"), soft_wrap=True)
 
     def end(self, findings: Sequence[Finding], took_s: float) -> None:
         """How many of how many."""
+        if self._skipped:
+            self._tell_skipped()
         self._console.print()
         self._console.print(summary(findings, took_s), soft_wrap=True)
+
+    def _tell_skipped(self) -> None:
+        skipped, self._skipped = self._skipped, []
+        self._head(skipped[0])
+        names = ", ".join(map(_name, skipped))
+        why = skipped[0].detail.removeprefix("not checked: ")
+        if len(names) < NAME_COLUMNS:
+            self._line("skip", names, why, style="dim")
+        else:
+            self._line("skip", "", f"{names}: {why}", style="dim", indent=STATUS_COLUMNS)
+
+    def _head(self, finding: Finding) -> None:
+        group = finding.name.partition(".")[0]
+        if group != self._group:
+            self._group = group
+            self._console.print(Text(f"\n{self._titles[group]}", style="bold"))
+
+    def _line(self, word: str, name: str, detail: str, *, style: str = "", indent: int = 0) -> None:
+        indent = indent or STATUS_COLUMNS + NAME_COLUMNS
+        first, *more = _wrapped(detail, self._console.width - indent)
+        shown = f"{name:<{NAME_COLUMNS}}" if name else ""
+        head = Text.assemble(" ", (f"{word:<{STATUS_COLUMNS - 1}}", STYLES[word]), shown, (first, style))
+        self._console.print(head, soft_wrap=True, highlight=False)
+        for line in more:
+            self._console.print(Text(" " * indent + line, style=style), soft_wrap=True, highlight=False)
+
+
+def _name(finding: Finding) -> str:
+    return finding.name.partition(".")[2]
+
+
+def _alike(one: Finding, other: Finding) -> bool:
+    return one.detail == other.detail and one.name.partition(".")[0] == other.name.partition(".")[0]
 
 
 def summary(findings: Sequence[Finding], took_s: float) -> Text:

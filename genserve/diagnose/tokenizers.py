@@ -8,7 +8,7 @@ from typing import Any
 
 from genserve.diagnose.finding import Check, Note, check, fail, ok, pip_install, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
-from genserve.diagnose.model import REPOSITORY
+from genserve.diagnose.model import repository
 from genserve.diagnose.outside import ProbeFailed, probe
 from gpu_daemon.model_check import INDEX
 from gpu_daemon.model_folder import EMBEDDED
@@ -82,7 +82,9 @@ def _ask(host: Host, part: str) -> Any:
 def _again(host: Host, part: str) -> str:
     if host.model_path == EMBEDDED:
         return "pip install --force-reinstall --no-deps genserve"
-    get = quoted("hf", "download", REPOSITORY, "--include", f"{part}/*", "--local-dir", host.model_path)
+    get = quoted(
+        "hf", "download", repository(host.model_path), "--include", f"{part}/*", "--local-dir", host.model_path
+    )
     return f"rm -r {quoted(host.model_path / part)} && {get}"
 
 

@@ -30,9 +30,9 @@ CONFLICTS = [
         "export GENSERVE_ROUTER_WORKER_ENDPOINT=tcp://127.0.0.1:12413",
     ),
     (
-        {"GENSERVE_GATEWAY_PORT": "12412"},
+        {"GENSERVE_GATEWAY_PORT": "12412", "GENSERVE_ROUTER_CLIENT_ENDPOINT": "tcp://127.0.0.1:12412"},
         "router.client_endpoint and gateway.port are both port 12412",
-        "export GENSERVE_ROUTER_CLIENT_ENDPOINT=tcp://127.0.0.1:12414",
+        "export GENSERVE_ROUTER_CLIENT_ENDPOINT=tcp://127.0.0.1:12415",
     ),
     (
         {
@@ -90,7 +90,7 @@ def test_a_conflict_in_a_file_is_mended_in_its_line(tmp_path: Path):
     path = tmp_path / "genserve.toml"
     path.write_text('[gateway]\nport = 12413\n[router]\nworker_endpoint = "tcp://127.0.0.1:12413"\n')
     finding = look("settings.conflicts", env={"GENSERVE_CONFIG": str(path)}, port=None)["settings.conflicts"]
-    found(finding, "fail", "both port 12413", f"""sed -i '4s|=.*|= "tcp://127.0.0.1:12414"|' {path}""")
+    found(finding, "fail", "both port 12413", f"""sed -i '4s|=.*|= "tcp://127.0.0.1:12415"|' {path}""")
 
 
 def test_older_names_and_what_only_looks_like_them():

@@ -8,7 +8,18 @@ from typer.testing import CliRunner
 
 from genserve.__main__ import app
 
-COMMANDS = ("up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue")
+COMMANDS = (
+    "up",
+    "router",
+    "gpu-daemon",
+    "gateway",
+    "generate",
+    "status",
+    "jobs",
+    "dead-letters",
+    "requeue",
+    "diagnose",
+)
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
 
@@ -35,6 +46,7 @@ def test_every_command_is_listed() -> None:
         ("dead-letters", ("--json", "genserve dead-letters")),
         ("requeue", ("ID", "--router", "genserve requeue")),
         ("status", ("--json", "genserve status")),
+        ("diagnose", ("--quick", "--json", "--only", "FLUX_GPUS", "FLUX_MODEL_PATH", "[default: 12411]")),
     ],
 )
 def test_help_tells_defaults_and_variables(command: str, words: tuple[str, ...]) -> None:
