@@ -5,7 +5,6 @@ Processes of other users are seen by root alone.
 
 import http.client
 import ipaddress
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -65,13 +64,19 @@ def _owners(inodes: set[str]) -> dict[str, tuple[int, str]]:
     wanted = {f"socket:[{inode}]": inode for inode in inodes}
     owners: dict[str, tuple[int, str]] = {}
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has ended, or is another user's
-            for descriptor in os.scandir(process / "fd"):
-                inode = wanted.get(str(Path(descriptor.path).readlink()))
-                if inode:
+        for descriptor in _descriptors(process):
+            with suppress(OSError):  # it is closed by now
+                if inode := wanted.get(str(descriptor.readlink())):
                     command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
                     owners[inode] = (int(process.name), _short(command) or (process / "comm").read_text().strip())
     return owners
+
+
+def _descriptors(process: Path) -> list[Path]:
+    try:
+        return list((process / "fd").iterdir())
+    except OSError:  # it has ended, or is another user's
+        return []
 
 
 def _short(command: str) -> str:
