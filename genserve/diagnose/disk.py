@@ -9,6 +9,7 @@ from common.errors import GenServeError
 from genserve.diagnose.finding import Note, check, fail, mib, ok, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.mend import setting
+from genserve.diagnose.requirements import newer
 from router.journal_look import MIB, journal_mb, look_at_journal
 from router.sqlite_journal import NAME
 from router.state_folder import lock_holder
@@ -116,7 +117,7 @@ def _mend_journal(message: str, folder: Path) -> str:
         if words in message:
             return message.partition(words)[2]
     if "newer GenServe" in message:
-        return "pip install --upgrade genserve"
+        return newer()
     return f"mv {quoted(folder)} {quoted(f'{folder}.damaged')}   # the jobs in it are given up; better: put a copy back"
 
 

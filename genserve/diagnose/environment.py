@@ -14,7 +14,7 @@ from genserve.diagnose import nvml
 from genserve.diagnose.finding import Note, check, fail, ok, pip_install, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.outside import ProbeFailed, probe
-from genserve.diagnose.requirements import NAME, Requirement, installed, lacking, release, required
+from genserve.diagnose.requirements import NAME, Requirement, installed, lacking, package, release, required
 
 PYTHON_LEAST = (3, 11)
 IMPORT_WITHIN_S = 120.0
@@ -46,7 +46,7 @@ def venv(host: Host) -> Iterator[Note]:
     if sys.prefix == sys.base_prefix:
         yield warn(
             f"GenServe shares the Python of {sys.prefix} with other programs, whose upgrades may break it",
-            "python3 -m venv /opt/genserve && /opt/genserve/bin/pip install 'genserve[gpu]'",
+            f"python3 -m venv /opt/genserve && /opt/genserve/bin/pip install {quoted(package('gpu'))}",
         )
     yield ok(sys.prefix)
 
@@ -56,7 +56,7 @@ def packages(_host: Host) -> Iterator[Note]:
     """Those of the router, the gateway and the commands."""
     wanted = required()
     if not wanted:
-        yield fail(f"{NAME} is not installed in {sys.prefix}: nothing says what it needs", pip_install("genserve"))
+        yield fail(f"{NAME} is not installed in {sys.prefix}: nothing says what it needs", pip_install(package()))
         return
     yield from _held(wanted, "the service needs")
 
@@ -123,7 +123,7 @@ def _torch_build() -> tuple[str, str]:
 def imports(host: Host) -> Iterator[Note]:
     """A library that is missing below them shows only now."""
     host.need_model()
-    reinstall = pip_install("genserve[gpu]", options="--force-reinstall")
+    reinstall = pip_install(package("gpu"), options="--force-reinstall")
     try:
         found = probe("gpu_daemon.engine.probe", (), host.env, within_s=IMPORT_WITHIN_S)
     except ProbeFailed as error:

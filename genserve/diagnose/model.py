@@ -12,6 +12,7 @@ from common.errors import GenServeError
 from genserve.diagnose.finding import Check, Note, check, fail, mib, ok, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.mend import setting
+from genserve.diagnose.requirements import restore
 from gpu_daemon.model_check import INDEX, PARTS
 from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
 
@@ -51,7 +52,7 @@ def _get(path: Path, files: str) -> str:
 def _mend_folder(host: Host, fault: str) -> str:
     path = host.model_path
     if path == EMBEDDED:
-        return "pip install --force-reinstall --no-deps genserve"
+        return restore(EMBEDDED)
     if "is code" in fault:
         return _mend_file(path, fault.partition(" ")[0], fault)
     if "name the snapshot" in fault:
@@ -105,7 +106,7 @@ def _weights(host: Host, name: str) -> Iterator[Note]:
 
 def _mend_part(host: Host, name: str, fault: str) -> str:
     if host.model_path == EMBEDDED:
-        return "pip install --force-reinstall --no-deps genserve"
+        return restore(EMBEDDED)
     file = fault.partition(" ")[0]
     return _mend_file(host.model_path, f"{name}/*" if file == f"{name}/" else file, fault)
 

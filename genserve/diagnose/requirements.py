@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from genserve.diagnose.finding import pip_install, quoted
 
 NAME = "genserve"
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -26,8 +29,7 @@ class Requirement:
 
 def required(extra: str = "") -> list[Requirement]:
     """What GenServe itself needs; with `extra`, what that adds."""
-    project = CHECKOUT / "pyproject.toml"
-    if project.exists() and (table := tomllib.loads(project.read_text("utf-8"))["project"])["name"] == NAME:
+    if table := _project():
         texts: Iterable[str] = table["optional-dependencies"][extra] if extra else table["dependencies"]
         return [_parse(text) for text in texts]
     try:
@@ -35,6 +37,32 @@ def required(extra: str = "") -> list[Requirement]:
     except metadata.PackageNotFoundError:
         return []
     return [_parse(text) for text in declared if _extra_of(text) == extra]
+
+
+def package(extra: str = "") -> str:
+    """GenServe itself as pip takes it: the checkout that runs, else the package."""
+    return (str(CHECKOUT) if _project() else NAME) + (f"[{extra}]" if extra else "")
+
+
+def restore(folder: Path) -> str:
+    """The command that puts a folder of GenServe's own back as it was shipped."""
+    if _project():
+        return quoted("git", "-C", CHECKOUT, "checkout", "--", folder.relative_to(CHECKOUT))
+    return pip_install(NAME, options="--force-reinstall --no-deps")
+
+
+def newer() -> str:
+    """The command that gets the newest GenServe."""
+    if _project():
+        return f"{quoted('git', '-C', CHECKOUT, 'pull')} && {pip_install(package())}"
+    return pip_install(NAME, options="--upgrade")
+
+
+def _project() -> dict[str, Any]:
+    """The project's table in the checkout that runs; empty where it is an installed wheel."""
+    project = CHECKOUT / "pyproject.toml"
+    table: dict[str, Any] = tomllib.loads(project.read_text("utf-8")).get("project", {}) if project.exists() else {}
+    return table if table.get("name") == NAME else {}
 
 
 def installed() -> Mapping[str, str]:

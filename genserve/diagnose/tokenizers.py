@@ -10,6 +10,7 @@ from genserve.diagnose.finding import Check, Note, check, fail, ok, pip_install,
 from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.model import repository
 from genserve.diagnose.outside import ProbeFailed, probe
+from genserve.diagnose.requirements import restore
 from gpu_daemon.model_check import INDEX
 from gpu_daemon.model_folder import EMBEDDED
 
@@ -81,7 +82,7 @@ def _ask(host: Host, part: str) -> Any:
 
 def _again(host: Host, part: str) -> str:
     if host.model_path == EMBEDDED:
-        return "pip install --force-reinstall --no-deps genserve"
+        return restore(EMBEDDED)
     get = quoted(
         "hf", "download", repository(host.model_path), "--include", f"{part}/*", "--local-dir", host.model_path
     )

@@ -126,7 +126,7 @@ def test_a_journal_of_a_newer_version(state: Path):
     with closing(sqlite3.connect(state / NAME)) as database, database:
         database.execute("PRAGMA user_version = 99")
     finding = look("disk.journal", env=at(state))["disk.journal"]
-    found(finding, "fail", "is of version 99", "pip install --upgrade genserve")
+    found(finding, "fail", "is of version 99", "-m pip install")
 
 
 def test_a_disk_without_room(tmp_path: Path):
@@ -408,3 +408,12 @@ def test_a_service_that_runs(noop_pair: Service):
     assert findings["network.health"].detail == "healthy, 2 of 2 GPUs ready"
     assert "genserve router" in findings["network.clients"].detail
     assert "genserve gateway" in findings["network.gateway"].detail
+
+
+def test_what_an_installed_wheel_needs_is_told_by_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    in_checkout = {str(needed) for needed in requirements.required("gpu")}
+    assert requirements.package("gpu") == f"{ROOT}[gpu]"
+    monkeypatch.setattr(requirements, "CHECKOUT", tmp_path)  # as where site-packages holds it
+    assert {str(needed) for needed in requirements.required("gpu")} == in_checkout
+    assert requirements.package("gpu") == "genserve[gpu]"
+    assert "--force-reinstall --no-deps genserve" in requirements.restore(ROOT)
