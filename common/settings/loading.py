@@ -89,8 +89,11 @@ def examine_settings(env: Mapping[str, str], flags: Mapping[str, Mapping[str, An
             if value is not None:
                 values[name][key] = (value, f"--{key.replace('_', '-')}")
     sections = {name: _build(SECTIONS[name], found, faults) for name, found in values.items()}
+    wrong = {fault.place for fault in faults}  # for which defaults stand
     sources = {
-        f"{name}.{key}": values[name][key][1] if key in values[name] else "default"
+        f"{name}.{key}": "default"
+        if wrong & {name, f"{name}.{key}"} or key not in values[name]
+        else values[name][key][1]
         for name, section in SECTIONS.items()
         for key in section.__struct_fields__
     }

@@ -73,7 +73,7 @@ def test_every_fault_of_a_file_is_told_and_what_is_right_in_it_counts(tmp_path: 
     findings = look("settings", env={"GENSERVE_CONFIG": str(path)}, port=None)
     assert "gpu_qeue_size" in findings["settings.file"].detail
     assert "gateway.port = 'x'" in findings["settings.file"].detail
-    assert f"gateway.drain_s = 7.5 ({path})" in findings["settings.values"].detail
+    assert findings["settings.values"].detail == f"gateway.drain_s = 7.5 ({path})"
 
 
 @pytest.mark.parametrize(("env", "said", "mend"), VARIABLES)
