@@ -25,6 +25,7 @@ from common.settings import (
 )
 from genserve import (
     burst_command,
+    diagnose_command,
     job_commands,
     key_commands,
     log_commands,
@@ -283,7 +284,15 @@ def _follow_parent(pid: int | None) -> None:
         die_with_parent(pid)
 
 
-for commands in (status_command, job_commands, burst_command, log_commands, key_commands, service_commands):
+for commands in (
+    status_command,
+    job_commands,
+    diagnose_command,
+    burst_command,
+    log_commands,
+    key_commands,
+    service_commands,
+):
     commands.add_to(app)
 
 

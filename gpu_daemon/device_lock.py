@@ -5,11 +5,19 @@ one network namespace: containers that share a GPU but no network do not see eac
 """
 
 import socket
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from common.errors import GenServeError
 from common.messages import DeviceInfo
+
+NAMES = Path("/proc/net/unix")
+
+
+def is_held(device: DeviceInfo) -> bool:
+    """Does a daemon serve this GPU? Only looks: taking the lock could keep out a daemon that is just starting."""
+    return any(line.endswith(f" @{_name(device)}") for line in NAMES.read_text("utf-8", "replace").splitlines())
 
 
 class DeviceLock:
@@ -25,7 +33,7 @@ class DeviceLock:
             return self
         name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            name.bind(f"\0genserve-device-{self._device.uuid}")
+            name.bind(f"\0{_name(self._device)}")
         except OSError as error:
             name.close()
             raise GenServeError(
@@ -42,3 +50,7 @@ class DeviceLock:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _name(device: DeviceInfo) -> str:
+    return f"genserve-device-{device.uuid}"

@@ -4,6 +4,7 @@ Reads JSON and the headers of safetensors files; imports no torch and runs nothi
 called and what it can draw is model_folder's.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,13 +44,46 @@ PARTS = {
 }
 
 
+# How a part's weights name their layers, and which number of its config says how many there are.
+LAYERS = {
+    "transformer": (
+        (re.compile(r"^transformer_blocks\.(\d+)\."), "num_layers"),
+        (re.compile(r"^single_transformer_blocks\.(\d+)\."), "num_single_layers"),
+    ),
+    "text_encoder": ((re.compile(r"encoder\.layers\.(\d+)\."), "num_hidden_layers"),),
+    "text_encoder_2": ((re.compile(r"encoder\.block\.(\d+)\."), "num_layers"),),
+}
+LAYERS_MAX = 10_000
+
+
+@dataclass
+class Weights:
+    """What the headers of one part's files say."""
+
+    files: int = 0
+    size: int = 0  # bytes
+    parameters: int = 0
+    dtypes: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+
+
 @dataclass
 class Checked:
-    """What was found: faults, one sentence each; the parts' configs; the numbers in all weights."""
+    """What was found: faults, one sentence each, that begin with the part's name; the parts' configs and weights."""
 
     faults: list[str] = field(default_factory=list)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    parameters: int = 0
+    weights: dict[str, Weights] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """The numbers in all weights."""
+        return sum(weights.parameters for weights in self.weights.values())
+
+    def faults_of(self, part: str) -> list[str]:
+        """Those of one part; of '' those of no part."""
+        own = {name: [f for f in self.faults if f.startswith(f"{name}/")] for name in PARTS}
+        return own[part] if part else [f for f in self.faults if not any(f in faults for faults in own.values())]
 
 
 def check_folder(path: Path) -> Checked:
@@ -135,12 +169,31 @@ def _check_part(folder: Path, name: str, part: Part, checked: Checked) -> None:
 
 def _check_weights(folder: Path, name: str, stem: str, checked: Checked) -> None:
     single, index = folder / f"{stem}.safetensors", folder / f"{stem}.safetensors.index.json"
+    checked.weights[name] = Weights()
+    before = len(checked.faults)
     if index.exists():
         _check_shards(index, name, checked)
     elif single.exists():
         _header(single, name, checked)
     else:
         checked.faults.append(f"{name}/ {_no_weights(folder, single.name)}")
+    if len(checked.faults) == before:
+        _check_layers(name, checked)
+
+
+def _check_layers(name: str, checked: Checked) -> None:
+    """Are there weights for as many layers as the config says?
+
+    What is missing, the libraries would fill with random numbers and say nothing.
+    """
+    weights, config = checked.weights[name], checked.configs.get(name, {})
+    for pattern, key in LAYERS.get(name, ()):
+        there = {int(found[1]) for tensor in weights.names if (found := pattern.search(tensor))}
+        wanted = config.get(key)
+        if isinstance(wanted, int) and 0 < wanted <= LAYERS_MAX and there and there != set(range(wanted)):
+            checked.faults.append(
+                f"{name}/ has weights for {len(there)} layers where {key} = {wanted} in its config; download it again"
+            )
 
 
 def _no_weights(folder: Path, wanted: str) -> str:
@@ -180,7 +233,12 @@ def _header(file: Path, name: str, checked: Checked) -> Header | None:
     except BadFileError as error:
         checked.faults.append(f"{name}/{file.name} {error}")
         return None
-    checked.parameters += header.parameters
+    weights = checked.weights[name]
+    weights.files += 1
+    weights.size += header.size
+    weights.parameters += header.parameters
+    weights.dtypes |= header.dtypes
+    weights.names |= set(header.tensors)
     return header
 
 

@@ -66,18 +66,15 @@ class Pictures:
     # --- at the start --------------------------------------------------------------------------
 
     def fault(self) -> tuple[str, str]:
-        """A job whose picture is missing or of another length, and how so; ('', '') where there is none."""
-        found = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in self._files()}
-        for job_id, kept in self._kept.items():
-            path = self._path(job_id, kept.dispatch)
-            if how := _wrong_size(found.get(path.name), kept):
-                return job_id, f"{path} {how}"
-        return "", ""
+        """See find_fault."""
+        return find_fault(self._folder, self._kept)
 
     def sweep(self) -> int:
         """Remove what was left unfinished, and pictures that are not kept; how many."""
         wanted = {f"{job_id}.{kept.dispatch}" for job_id, kept in self._kept.items()}
-        unwanted = [entry.path for entry in self._files() if entry.name not in wanted and _NAME.fullmatch(entry.name)]
+        unwanted = [
+            entry.path for entry in _files(self._folder) if entry.name not in wanted and _NAME.fullmatch(entry.name)
+        ]
         for path in unwanted:
             Path(path).unlink()
         return len(unwanted)
@@ -144,12 +141,27 @@ class Pictures:
         self._beside.close()
 
     def _path(self, job_id: str, dispatch: int) -> Path:
-        return self._folder / job_id[:2] / f"{job_id}.{dispatch}"
+        return _place(self._folder, job_id, dispatch)
 
-    def _files(self) -> Iterator["os.DirEntry[str]"]:
-        for shard in os.scandir(self._folder):
-            if shard.is_dir(follow_symlinks=False):
-                yield from os.scandir(shard)
+
+def find_fault(folder: Path, kept: Mapping[str, Kept]) -> tuple[str, str]:
+    """A job whose picture is missing in `folder` or of another length, and how so; ('', '') where there is none."""
+    found = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in _files(folder)}
+    for job_id, picture in kept.items():
+        path = _place(folder, job_id, picture.dispatch)
+        if how := _wrong_size(found.get(path.name), picture):
+            return job_id, f"{path} {how}"
+    return "", ""
+
+
+def _place(folder: Path, job_id: str, dispatch: int) -> Path:
+    return folder / job_id[:2] / f"{job_id}.{dispatch}"
+
+
+def _files(folder: Path) -> Iterator["os.DirEntry[str]"]:
+    for shard in os.scandir(folder) if folder.exists() else ():
+        if shard.is_dir(follow_symlinks=False):
+            yield from os.scandir(shard)
 
 
 def _wrong_size(there: int | None, kept: Kept) -> str:

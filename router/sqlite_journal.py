@@ -64,7 +64,7 @@ class SqliteJournal:
             self._database.set_wal_hook(self._wal_grew)
             try:
                 self._disk = Disk(folder, free_min_mb=disk_free_min_mb, reserve_mb=reserve_mb)
-                self._pictures = Pictures(folder / "pictures", _kept(self._found))
+                self._pictures = Pictures(folder / "pictures", pictures_kept(self._found))
             except OSError as error:
                 raise cannot(f"the state folder {folder} does not serve", error) from None
             try:
@@ -208,7 +208,7 @@ def _cause(error: Exception) -> str:
     return f"{error} ({name})" if name else str(error)
 
 
-def _kept(records: Sequence[Record]) -> dict[str, Kept]:
+def pictures_kept(records: Sequence[Record]) -> dict[str, Kept]:
     """The pictures of all jobs that are done, by the dispatch that was current when they were."""
     dispatches: dict[str, int] = {}
     kept: dict[str, Kept] = {}

@@ -14,6 +14,7 @@ from common.errors import GenServeError
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 LOCK_NAME = "lock"
+LOCKS = Path("/proc/locks")
 
 
 def state_folder(setting: str, client_port: int, env: Mapping[str, str]) -> Path:
@@ -52,6 +53,23 @@ def cannot(what: str, error: BaseException) -> GenServeError:
     return GenServeError(
         "journal_failed", f"{what}: {reason}. Mend that, or name a folder of your own: router.state_dir"
     )
+
+
+def lock_holder(folder: Path) -> int | None:
+    """The process that holds the lock of this folder; 0 where it is not to be seen, None where nobody does.
+
+    Only looks: taking the lock, even for a moment, could keep out a router that is just starting. Raises OSError.
+    """
+    try:
+        found = (folder / LOCK_NAME).stat()
+    except FileNotFoundError:
+        return None
+    name = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in LOCKS.read_text("ascii").splitlines():  # e.g. 3: FLOCK  ADVISORY  WRITE 1311 00:2a:418 0 EOF
+        words = line.split()
+        if name in words and "FLOCK" in words:
+            return max(0, int(words[words.index(name) - 1]))
+    return None
 
 
 class Lock:

@@ -8,7 +8,16 @@ table a section: [log] [router] [gpu_daemon] [gateway] [client] [up]. The enviro
 GENSERVE_<SECTION>_<KEY>; three older names go on working, see OLDER_NAMES.
 """
 
-from common.settings.loading import DEFAULT_FILE, PREFIX, Loaded, S, load_settings
+from common.settings.loading import (
+    DEFAULT_FILE,
+    PREFIX,
+    Examined,
+    Loaded,
+    S,
+    SettingFault,
+    examine_settings,
+    load_settings,
+)
 from common.settings.sections import (
     OLDER_NAMES,
     SECTIONS,
@@ -29,6 +38,7 @@ __all__ = [
     "SECTIONS",
     "ClientSettings",
     "Endpoint",
+    "Examined",
     "GatewaySettings",
     "GpuDaemonSettings",
     "Loaded",
@@ -36,6 +46,8 @@ __all__ = [
     "RouterSettings",
     "S",
     "Section",
+    "SettingFault",
     "UpSettings",
+    "examine_settings",
     "load_settings",
 ]

@@ -5,10 +5,10 @@ A bad or unknown key, in any section, stops the start and says what would be rig
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -31,6 +31,31 @@ class Loaded(Generic[S]):
     sources: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class SettingFault:
+    """Something wrong with what was set: in which file or variable (`source`), and what was probably meant (`near`).
+
+    `place` is the setting ('router.gpu_queue_size'), the table, or '' where the whole source is wrong.
+    """
+
+    message: str
+    source: str
+    place: str = ""
+    near: str = ""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """All sections, with defaults in place of what is wrong; where each value came from; everything wrong."""
+
+    sections: Mapping[str, Section]
+    sources: Mapping[str, str]
+    faults: Sequence[SettingFault]
+
+
+Values: TypeAlias = dict[str, dict[str, tuple[Any, str]]]
+
+
 def load_settings(
     section: type[S],
     *,
@@ -42,26 +67,40 @@ def load_settings(
 
     Raises SettingsError for a file that cannot be read, an unknown key or a bad value, in any section.
     """
-    values: dict[str, dict[str, tuple[Any, str]]] = {name: {} for name in SECTIONS}
-    _read_file(env, values)
-    _read_environment(env, values)
-    for name, given in ((section.SECTION, flags), (LogSettings.SECTION, log_flags)):
-        for key, value in (given or {}).items():
-            if value is not None:
-                values[name][key] = (value, f"--{key.replace('_', '-')}")
-    built = {name: _build(SECTIONS[name], found) for name, found in values.items()}
-    sources = {
-        f"{name}.{key}": values[name][key][1] if key in values[name] else "default"
-        for name in (section.SECTION, LogSettings.SECTION)
-        for key in SECTIONS[name].__struct_fields__
-    }
-    settings, log = built[section.SECTION], built[LogSettings.SECTION]
+    given: dict[str, dict[str, Any]] = {section.SECTION: {}, LogSettings.SECTION: {}}
+    given[section.SECTION] |= flags or {}
+    given[LogSettings.SECTION] |= log_flags or {}
+    examined = examine_settings(env, given)
+    if examined.faults:
+        raise SettingsError(examined.faults[0].message)
+    settings, log = examined.sections[section.SECTION], examined.sections[LogSettings.SECTION]
     assert isinstance(settings, section)
     assert isinstance(log, LogSettings)
-    return Loaded(settings, log, sources)
+    own = tuple(f"{name}." for name in (section.SECTION, LogSettings.SECTION))
+    return Loaded(settings, log, {name: source for name, source in examined.sources.items() if name.startswith(own)})
 
 
-def _read_file(env: Mapping[str, str], values: dict[str, dict[str, tuple[Any, str]]]) -> None:
+def examine_settings(env: Mapping[str, str], flags: Mapping[str, Mapping[str, Any]]) -> Examined:
+    """What is set, in all sections, and everything that is wrong with it, in the order in which it is read."""
+    values: Values = {name: {} for name in SECTIONS}
+    faults = [*_read_file(env, values), *_read_environment(env, values)]
+    for name, given in flags.items():
+        for key, value in given.items():
+            if value is not None:
+                values[name][key] = (value, f"--{key.replace('_', '-')}")
+    sections = {name: _build(SECTIONS[name], found, faults) for name, found in values.items()}
+    wrong = {fault.place for fault in faults}  # for which defaults stand
+    sources = {
+        f"{name}.{key}": "default"
+        if wrong & {name, f"{name}.{key}"} or key not in values[name]
+        else values[name][key][1]
+        for name, section in SECTIONS.items()
+        for key in section.__struct_fields__
+    }
+    return Examined(sections, sources, faults)
+
+
+def _read_file(env: Mapping[str, str], values: Values) -> Iterator[SettingFault]:
     named = env.get(f"{PREFIX}CONFIG", "")
     path = Path(named) if named else DEFAULT_FILE
     if not named and not path.exists():
@@ -69,18 +108,24 @@ def _read_file(env: Mapping[str, str], values: dict[str, dict[str, tuple[Any, st
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"the settings file {path} cannot be read: {error}") from None
+        yield SettingFault(f"the settings file {path} cannot be read: {error}", str(path))
+        return
     for name, table in tables.items():
         if name not in SECTIONS:
-            raise SettingsError(f"{path}: unknown table [{name}]{_near(name, SECTIONS)}")
-        if not isinstance(table, dict):
-            raise SettingsError(f"{path}: {name} must be a table: [{name}]")
-        for key, value in table.items():
-            _known(name, key, f"{path}: [{name}] {key}")
-            values[name][key] = (value, str(path))
+            yield _unknown(f"{path}: unknown table [{name}]", str(path), name, name, SECTIONS)
+        elif not isinstance(table, dict):
+            yield SettingFault(f"{path}: {name} must be a table: [{name}]", str(path), name)
+        else:
+            known = SECTIONS[name].__struct_fields__
+            for key, value in table.items():
+                if key in known:
+                    values[name][key] = (value, str(path))
+                else:
+                    where = f"{path}: [{name}] {key}: there is no such setting"
+                    yield _unknown(where, str(path), f"{name}.{key}", key, known)
 
 
-def _read_environment(env: Mapping[str, str], values: dict[str, dict[str, tuple[Any, str]]]) -> None:
+def _read_environment(env: Mapping[str, str], values: Values) -> Iterator[SettingFault]:
     names = {
         f"{PREFIX}{name.upper()}_{key.upper()}": (name, key)
         for name, section in SECTIONS.items()
@@ -92,21 +137,28 @@ def _read_environment(env: Mapping[str, str], values: dict[str, dict[str, tuple[
     for variable in sorted(env):
         if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
             continue
-        if variable not in names:
-            raise SettingsError(f"unknown environment variable {variable}{_near(variable, names)}")
-        name, key = names[variable]
-        values[name][key] = (env[variable], variable)
+        if variable in names:
+            name, key = names[variable]
+            values[name][key] = (env[variable], variable)
+        else:
+            yield _unknown(f"unknown environment variable {variable}", variable, "", variable, names)
 
 
-def _build(section: type[Section], found: Mapping[str, tuple[Any, str]]) -> Section:
+def _build(section: type[Section], found: Mapping[str, tuple[Any, str]], faults: list[SettingFault]) -> Section:
     types = {field.name: field.type for field in msgspec.structs.fields(section)}
-    converted = {
-        key: _convert(value, types[key], source, f"{section.SECTION}.{key}") for key, (value, source) in found.items()
-    }
+    converted = {}
+    for key, (value, source) in found.items():
+        name = f"{section.SECTION}.{key}"
+        try:
+            converted[key] = _convert(value, types[key], source, name)
+        except SettingsError as error:
+            faults.append(SettingFault(error.message, source, name))
     try:
         return section(**converted)
     except ValueError as error:
-        raise SettingsError(f"[{section.SECTION}]: {error}") from None
+        sources = ", ".join(sorted({source for _, source in found.values()}))
+        faults.append(SettingFault(f"[{section.SECTION}]: {error}", sources, section.SECTION))
+        return section()
 
 
 def _convert(value: Any, type_: Any, source: str, name: str) -> Any:
@@ -124,12 +176,7 @@ def _convert(value: Any, type_: Any, source: str, name: str) -> Any:
         raise SettingsError(f"{name} = {value!r} (from {source}) is not right: say {right(type_)}") from None
 
 
-def _known(section: str, key: str, where: str) -> None:
-    fields = SECTIONS[section].__struct_fields__
-    if key not in fields:
-        raise SettingsError(f"{where}: there is no such setting{_near(key, fields)}")
-
-
-def _near(name: str, known: Any) -> str:
+def _unknown(what: str, source: str, place: str, name: str, known: Iterable[str]) -> SettingFault:
     close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
+    words = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(sorted(known))}"
+    return SettingFault(what + words, source, place, close[0] if close else "")

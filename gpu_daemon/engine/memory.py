@@ -1,12 +1,10 @@
-"""The device's memory: the plan made once, the figures told, what is put back and released.
+"""The device's memory: the figures told, what is put back and released. The plan is memory_plan's.
 
 Knows torch and modules, but no pipeline and no job.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
 
 import psutil
 import torch
@@ -15,29 +13,6 @@ from common.errors import GenServeError
 from common.messages import DeviceLoad
 
 MIB = 1024 * 1024
-MIB_PER_GIB = 1024
-ROOM_FOR_WORK = 1.15  # of the weights: what drawing itself needs beside them
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """Do model parts visit the GPU one at a time (`offloaded`), or do all of them stay? And why."""
-
-    offloaded: bool
-    reason: str
-
-
-def plan_memory(
-    offload: Literal["auto", "on", "off"], *, weights_mb: int, total_mb: int, free_mb: int, offload_below_gb: float
-) -> MemoryPlan:
-    """The plan for a GPU of `total_mb` MiB of which `free_mb` are free, and weights of `weights_mb` MiB as loaded."""
-    if offload != "auto":
-        return MemoryPlan(offload == "on", f"gpu_daemon.offload = '{offload}'")
-    if total_mb < offload_below_gb * MIB_PER_GIB:
-        return MemoryPlan(True, f"the GPU has less than gpu_daemon.offload_below_gb = {offload_below_gb:g} GiB")
-    if weights_mb * ROOM_FOR_WORK > free_mb:
-        return MemoryPlan(True, "the weights and room to work do not fit into the free memory")
-    return MemoryPlan(False, "the weights and room to work fit")
 
 
 def check_host_memory(weights_mb: int) -> None:

@@ -15,7 +15,8 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.settings import GpuDaemonSettings
 from gpu_daemon.engine import failures, memory, pictures
 from gpu_daemon.engine.backend import EngineMustEnd, OnStep, Painting, Report
-from gpu_daemon.engine.pipeline import DTYPES, Pipeline
+from gpu_daemon.engine.pipeline import Pipeline
+from gpu_daemon.memory_plan import plan_memory, weights_mb
 from gpu_daemon.model_folder import ModelFolder
 
 
@@ -58,10 +59,10 @@ class Painter:
 
     def _load(self, folder: ModelFolder, report: Report) -> Pipeline:
         kind = self._device.kind
-        weights_mb = folder.parameters * DTYPES[kind].itemsize // memory.MIB
+        needed_mb = weights_mb(folder.parameters, kind)
         if kind == "cpu":
             torch.set_num_threads(self._settings.cpu_threads)
-            memory.check_host_memory(weights_mb)
+            memory.check_host_memory(needed_mb)
         elif not torch.cuda.is_available():
             raise GenServeError(
                 "device_unavailable",
@@ -70,14 +71,14 @@ class Painter:
             )
         pipeline = Pipeline(folder.path, kind, report)
         report("moving to device", 0.8)
-        pipeline.place(offloaded=kind == "cuda" and self._plan(weights_mb))
+        pipeline.place(offloaded=kind == "cuda" and self._plan(needed_mb))
         return pipeline
 
-    def _plan(self, weights_mb: int) -> bool:
+    def _plan(self, needed_mb: int) -> bool:
         free_mb, total_mb = memory.cuda_memory_mb()
-        plan = memory.plan_memory(
+        plan = plan_memory(
             self._settings.offload,
-            weights_mb=weights_mb,
+            weights_mb=needed_mb,
             total_mb=total_mb,
             free_mb=free_mb,
             offload_below_gb=self._settings.offload_below_gb,
@@ -87,7 +88,7 @@ class Painter:
             device=self._device.device,
             offloaded=plan.offloaded,
             reason=plan.reason,
-            weights_mb=weights_mb,
+            weights_mb=needed_mb,
             free_mb=free_mb,
             total_mb=total_mb,
         )

@@ -7,7 +7,9 @@ import torch
 
 from common.errors import GenServeError
 from gpu_daemon.engine.flux import FluxBackend
-from gpu_daemon.engine.memory import check_host_memory, plan_memory, put_back
+from gpu_daemon.engine.memory import check_host_memory, put_back
+from gpu_daemon.engine.pipeline import DTYPES
+from gpu_daemon.memory_plan import NUMBER_BYTES, plan_memory
 from tests.engine.orders import order, paint
 
 DEV_MB = 32_000  # FLUX.1-dev in bfloat16
@@ -65,3 +67,7 @@ def test_idle_keeps_the_model_usable(backend: FluxBackend):
     before = paint(backend, order()).tobytes()
     backend.became_idle()
     assert paint(backend, order()).tobytes() == before
+
+
+def test_the_plan_counts_numbers_as_the_pipeline_loads_them():
+    assert {kind: dtype.itemsize for kind, dtype in DTYPES.items()} == NUMBER_BYTES

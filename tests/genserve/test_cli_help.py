@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from genserve.__main__ import app
 
 COMMANDS = (
-    "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "burst", "logs",
+    "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "diagnose", "burst",
+    "logs",
 )  # fmt: skip
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
@@ -39,6 +40,7 @@ def test_every_command_is_listed() -> None:
         ("status", ("--json", "--watch", "[SECONDS]", "genserve status")),
         ("burst", ("--concurrency", "[default: 200]", "--rate", "--over", "--report", "--give-up", "genserve burst")),
         ("logs", ("--file", "--follow", "--merge", "--json", "first 8 digits", "genserve logs 1a2b3c4d")),
+        ("diagnose", ("--quick", "--json", "--only", "FLUX_GPUS", "FLUX_MODEL_PATH", "[default: 12411]")),
     ],
 )
 def test_help_tells_defaults_and_variables(command: str, words: tuple[str, ...]) -> None:

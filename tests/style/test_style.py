@@ -60,6 +60,7 @@ ACTING = {  # carry decisions out
     "router/disk.py",
     "router/door.py",
     "router/journal.py",
+    "router/journal_look.py",
     "router/journal_schema.py",
     "router/loop.py",
     "router/memory_journal.py",

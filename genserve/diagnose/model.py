@@ -1,0 +1,211 @@
+"""The model folder: whether it is one, and each part of it: files, sizes, headers, what is missing.
+
+What a folder must hold is model_check's to say; here it is told part by part, with the command that mends it.
+"""
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from common.errors import GenServeError
+from genserve.diagnose.finding import Check, Note, check, fail, mib, ok, quoted, warn
+from genserve.diagnose.host import Host, NotChecked
+from genserve.diagnose.mend import setting
+from genserve.diagnose.requirements import restore
+from gpu_daemon.model_check import INDEX, PARTS
+from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
+
+DEV, SCHNELL = "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"
+SERVICE_USER = "genserve-gpu"
+QUANTISED = frozenset(("U8", "I8", "U16", "I16"))
+EIGHT_BITS = frozenset(("F8_E4M3", "F8_E5M2"))
+READ, ENTER = os.R_OK, os.X_OK  # also the bits of a mode
+LOOK_WITHIN_S = 60.0  # thousands of tensors on a slow disk
+
+
+@check(
+    "model.folder",
+    "The model folder: that it is there, in diffusers format, of a FluxPipeline, without code",
+    bound_s=LOOK_WITHIN_S,
+)
+def folder(host: Host) -> Iterator[Note]:
+    """Faults of single parts have lines of their own."""
+    faults = [fault for fault in host.model.faults_of("") if not fault.startswith(CARD_FILE)]
+    for fault in faults:
+        yield fail(f"{host.model_path}: {fault}", _mend_folder(host, fault))
+    if not faults:
+        size = sum(weights.size for weights in host.model.weights.values())
+        inside = "genserve-shapes, the small model inside GenServe" if host.model_path == EMBEDDED else host.model_path
+        yield ok(f"{inside}: {mib(size)} of weights")
+
+
+def repository(path: Path) -> str:
+    """Where such a folder comes from, as far as its name tells."""
+    return SCHNELL if "schnell" in path.name.lower() else DEV
+
+
+def _get(path: Path, files: str) -> str:
+    return quoted("hf", "download", repository(path), "--include", files, "--local-dir", path)
+
+
+def _mend_folder(host: Host, fault: str) -> str:
+    path = host.model_path
+    if path == EMBEDDED:
+        return restore(EMBEDDED)
+    if "is code" in fault:
+        return _mend_file(path, fault.partition(" ")[0], fault)
+    if "name the snapshot" in fault:
+        return setting(host, "gpu_daemon.model_path", fault.rpartition(": ")[2])
+    if fault.startswith(INDEX) and "missing" not in fault:
+        return _mend_file(path, INDEX, fault)
+    # what lies there is something else: it stays, and the whole folder is fetched beside it
+    beside = path.with_suffix("") if path.suffix else path
+    target = beside.with_name(f"{beside.name}-diffusers") if path.exists() else path
+    get = f"hf download {repository(path)} --local-dir {quoted(target)} --exclude 'flux1-*.safetensors'"
+    return get if target == path else f"{get} && {setting(host, 'gpu_daemon.model_path', str(target))}"
+
+
+def _part(name: str) -> Check:
+    kind = "vocabulary" if PARTS[name].vocabularies else "weights" if PARTS[name].weights else "config"
+    what = {
+        "weights": "config, each file of its weights against its header, as many layers as the config says",
+        "vocabulary": "config and vocabulary",
+        "config": "config",
+    }[kind]
+
+    def look(host: Host) -> Iterator[Note]:
+        if not (host.model_path / INDEX).exists():
+            raise NotChecked("there is no model folder: see model.folder")
+        faults = host.model.faults_of(name)
+        for fault in faults:
+            yield fail(fault, _mend_part(host, name, fault))
+        if not faults:
+            yield from _weights(host, name) if PARTS[name].weights else [ok(PARTS[name].config)]
+
+    return check(f"model.{name}", f"The part {name}: {what}", bound_s=LOOK_WITHIN_S)(look)
+
+
+def _weights(host: Host, name: str) -> Iterator[Note]:
+    weights = host.model.weights.get(name)
+    if weights is None:
+        raise NotChecked("the model folder is not one: see model.folder")
+    dtypes = ", ".join(sorted(weights.dtypes))
+    original = _get(host.model_path, f"{name}/*")
+    files = f"{weights.files} file{'s' if weights.files > 1 else ''}"
+    facts = f"{files}, {mib(weights.size)}, {weights.parameters / 1e6:,.1f} M numbers as {dtypes}"
+    if found := weights.dtypes & QUANTISED:
+        yield fail(
+            f"{name}/ holds quantised weights ({', '.join(sorted(found))}), which the engine cannot load", original
+        )
+    elif weights.dtypes & EIGHT_BITS:
+        yield warn(f"{facts}: eight bits a number, which the engine makes wider again", original)
+    else:
+        yield ok(facts)
+
+
+def _mend_part(host: Host, name: str, fault: str) -> str:
+    if host.model_path == EMBEDDED:
+        return restore(EMBEDDED)
+    file = fault.partition(" ")[0]
+    return _mend_file(host.model_path, f"{name}/*" if file == f"{name}/" else file, fault)
+
+
+def _mend_file(path: Path, file: str, fault: str) -> str:
+    get = _get(path, file)
+    if "is code" in fault:
+        return f"rm {quoted(path / file)}"
+    if "git-LFS" in fault:
+        return f"git -C {quoted(path)} lfs pull"
+    if "Permission denied" in fault:
+        return f"sudo chmod -R a+rX {quoted(path)}"
+    if "web page" in fault:
+        return f"hf auth login && rm {quoted(path / file)} && {get}"
+    if "auto_map" in fault:
+        return f"rm {quoted(path / file)} && {get}"
+    if "a variant must be renamed" in fault:
+        words = fault.split()
+        return quoted(
+            "mv", path / file / words[words.index("has") + 1], path / file / words[words.index("where") + 1]
+        ).replace("/*", "")
+    if "*" in file or not (path / file).exists():
+        return get
+    return f"rm {quoted(path / file)} && {get}"
+
+
+@check(
+    "model.card",
+    "The model's card: its name, its sizes, genserve_model.json; that router.default_model is served",
+    bound_s=LOOK_WITHIN_S,
+)
+def card(host: Host) -> Iterator[Note]:
+    """Asked of the daemon's own reader."""
+    if host.model.faults:
+        raise NotChecked("the model folder has faults: see `--only model`")
+    try:
+        found = open_model(host.daemon).card
+    except GenServeError as error:
+        mend = f"${{EDITOR:-nano}} {quoted(host.model_path / CARD_FILE)}"
+        if "model_name" in error.message:
+            mend = setting(host, "gpu_daemon.model_name", "")
+        yield fail(error.message, mend)
+        return
+    wanted = host.router.default_model
+    if wanted and wanted != found.name:
+        yield warn(
+            f"router.default_model = {wanted!r}, and this machine serves {found.name!r}: requests without a model wait "
+            "until somebody serves it",
+            setting(host, "router.default_model", found.name),
+        )
+    yield ok(f"{found.name}, {found.width}x{found.height}, {found.steps} steps")
+
+
+@check("model.access", "Whether the user that serves may read every file of the folder", bound_s=LOOK_WITHIN_S)
+def access(host: Host) -> Iterator[Note]:
+    """Root reads everything, the service's own user does not."""
+    path = host.model_path
+    host.need_model()
+    if not path.exists():
+        raise NotChecked("there is no model folder: see model.folder")
+    may, who = _reader(host)
+    closed = [found for found in _files(path) if not may(found, ENTER | READ if found.is_dir() else READ)]
+    mend = f"sudo chmod -R a+rX {quoted(path)}"
+    if blocked := next((top for top in reversed(path.parents) if not may(top, ENTER)), None):
+        yield fail(f"{who} may not enter {blocked}", f"sudo chmod a+x {quoted(blocked)}")
+    elif closed:
+        more = f" and {len(closed) - 1} more" if len(closed) > 1 else ""
+        yield fail(f"{who} may not read {closed[0].relative_to(path.parent)}{more}", mend)
+    else:
+        yield ok(f"{who} may read all of it")
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield path
+    if path.is_dir():
+        for top, folders, files in os.walk(path):
+            yield from (Path(top, name) for name in folders + files)
+
+
+def _reader(host: Host) -> tuple[Callable[[Path, int], bool], str]:
+    """May the user that serves READ or ENTER a path? And who it is."""
+    if (host.units / "genserve-gpu@.service").exists() and os.geteuid() == 0:
+        try:
+            user = pwd.getpwnam(SERVICE_USER)
+        except KeyError:
+            pass
+        else:
+            groups = set(os.getgrouplist(user.pw_name, user.pw_gid))
+            return lambda path, how: _allows(path, how, user.pw_uid, groups), SERVICE_USER
+    return os.access, "this user"
+
+
+def _allows(path: Path, how: int, uid: int, groups: set[int]) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid in groups else 0
+    return (found.st_mode >> shift) & how == how
+
+
+CHECKS = (folder, *(_part(name) for name in PARTS), card, access)

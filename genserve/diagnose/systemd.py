@@ -1,0 +1,159 @@
+"""GenServe's units: installed, of this version, and how systemd says they stand."""
+
+import os
+import re
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from genserve.diagnose.finding import Note, check, fail, ok, quoted, warn
+from genserve.diagnose.host import ROUTER_UNIT, Host, NotChecked
+from genserve.diagnose.outside import said
+
+FIELDS = (
+    "Id",
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "Result",
+    "ExecMainStatus",
+    "NRestarts",
+    "StatusText",
+    "UnitFileState",
+    "NeedDaemonReload",
+)
+PLACE = "@GENSERVE@"  # stands in shipped units for the path of the command
+COMMAND = re.compile(r"^ExecStart=(\S+)", re.MULTILINE)
+_HERE = Path(__file__).resolve().parents
+SHIPPED = (_HERE[1] / "systemd", _HERE[2] / "systemd")  # in a wheel, in a checkout
+SUFFIXES = (".service", ".socket", ".target", ".slice")
+RESTARTS_MANY = 5
+EXIT_CONFIG = "78"
+
+
+@check("systemd.units", "The unit files on this machine, against those that this version ships")
+def units(host: Host) -> Iterator[Note]:
+    """Changes of one's own belong into drop-ins, which stay."""
+    _need_systemd(host)
+    shipped = _shipped()
+    there = {name: host.units / name for name in shipped if (host.units / name).exists()}
+    if not there:
+        raise NotChecked(f"no unit of GenServe is installed in {host.units}: sudo genserve install")
+    if masked := [name for name, path in there.items() if path.resolve() == Path("/dev/null")]:
+        yield fail(f"{', '.join(masked)} masked: never started", f"sudo systemctl unmask {' '.join(masked)}")
+    outdated = [name for name, path in there.items() if name not in masked and not _same(path, shipped[name])]
+    if outdated:
+        yield warn(
+            f"{', '.join(outdated)} differ from those of this version ({version('genserve')})", "sudo genserve upgrade"
+        )
+    needed = {"genserve.target", "genserve-gpu@.service"} & set(shipped)
+    if missing := sorted(needed - set(there)):
+        yield fail(f"{', '.join(missing)} not installed", "sudo genserve install")
+    if not masked and not outdated and not missing:
+        yield ok(f"{len(there)} files, as this version ships them")
+
+
+@check("systemd.command", "What the units run: that it is there, and of this version")
+def command(host: Host) -> Iterator[Note]:
+    """Two installations again."""
+    _need_systemd(host)
+    found = {
+        path.name: match[1]
+        for path in sorted(host.units.glob("genserve-*.service"))
+        if (match := COMMAND.search(_text(path)))
+    }
+    if not found:
+        raise NotChecked("no unit of GenServe is installed")
+    for name, program in found.items():
+        if not os.access(program, os.X_OK):
+            yield fail(f"{name} runs {program}, which is not there or may not be run", "sudo genserve install")
+            return
+    own = f"genserve {version('genserve')}"
+    for program in sorted(set(found.values())):
+        theirs = said(program, "--version", env=host.env, within_s=10).strip()
+        if theirs != own:
+            yield warn(
+                f"the units run {program} ({theirs or 'it says no version'}); this is {own}", "sudo genserve upgrade"
+            )
+        else:
+            yield ok(f"{program}, {theirs}")
+
+
+@check(
+    "systemd.state",
+    "How systemd says each unit stands: failed, masked, started again and again, changed but not reloaded",
+)
+def state(host: Host) -> Iterator[Note]:
+    """And what each says of itself."""
+    _need_systemd(host)
+    if not (host.units / ROUTER_UNIT).exists() and not list(host.units.glob("genserve-*")):
+        raise NotChecked("no unit of GenServe is installed")
+    text = said("systemctl", "show", "genserve*", "--all", f"--property={','.join(FIELDS)}", env=host.env)
+    told = [
+        dict(line.partition("=")[::2] for line in block.splitlines()) for block in text.split("\n\n") if block.strip()
+    ]
+    loaded = [unit for unit in told if unit.get("Id", "").endswith((".service", ".socket"))]
+    if not loaded:
+        yield warn("no unit is loaded: nothing of GenServe was started", "sudo systemctl start genserve.target")
+    for unit in loaded:
+        yield _unit(unit)
+
+
+def _unit(unit: dict[str, str]) -> Note:
+    name, active = unit["Id"], unit.get("ActiveState", "")
+    says = f": {unit['StatusText']}" if unit.get("StatusText") else ""
+    if unit.get("LoadState") == "masked":
+        return fail(f"{name} is masked", f"sudo systemctl unmask {quoted(name)}")
+    if active == "failed":
+        if unit.get("ExecMainStatus") == EXIT_CONFIG:
+            return fail(
+                f"{name} cannot start until something is mended; its log says what",
+                f"journalctl -u {quoted(name)} -n 20 -o cat; sudo systemctl restart {quoted(name)}",
+            )
+        why = f"{unit.get('Result', 'failed')}, status {unit.get('ExecMainStatus', '?')}"
+        return fail(
+            f"{name} has failed ({why})",
+            f"sudo systemctl restart {quoted(name)}; journalctl -u {quoted(name)} -n 20 -o cat",
+        )
+    if unit.get("NeedDaemonReload") == "yes":
+        return warn(
+            f"{name} was changed on disk and not reloaded",
+            f"sudo systemctl daemon-reload && sudo systemctl restart {quoted(name)}",
+        )
+    if int(unit.get("NRestarts") or 0) >= RESTARTS_MANY:
+        return warn(
+            f"{name} was started {unit['NRestarts']} times again{says}", f"journalctl -u {quoted(name)} -n 50 -o cat"
+        )
+    if active == "inactive" and unit.get("UnitFileState") == "enabled":
+        return warn(f"{name} does not run, though it starts with the machine", f"sudo systemctl start {quoted(name)}")
+    return ok(f"{name} {active}{says}")
+
+
+def _need_systemd(host: Host) -> None:
+    if not host.systemd_runs.is_dir():
+        raise NotChecked("systemd does not run this machine")
+
+
+def _shipped() -> dict[str, str]:
+    for folder in SHIPPED:
+        if files := {path.name: path.read_text("utf-8") for path in folder.glob("*") if path.suffix in SUFFIXES}:
+            return files
+    raise NotChecked("this installation ships no units")
+
+
+def _same(path: Path, shipped: str) -> bool:
+    """But for which environment's command they run."""
+    text = _text(path)
+    found = COMMAND.search(text)
+    there = shipped.replace(PLACE, found[1] if found else PLACE)
+    return COMMAND.sub("", text) == COMMAND.sub("", there)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+CHECKS = (units, command, state)

@@ -1,0 +1,419 @@
+"""Ports, routers, journals, keys, units and limits that are not in order: each planted for real."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import zmq
+
+from genserve.diagnose import disk, requirements
+from router.sqlite_journal import NAME
+from tests.diagnose.looking import clean, found, look
+from tests.router.journals import finish, opened
+from tests.router.process import RouterProcess
+from tests.service import GENSERVE, Service, free_ports
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# --- ports -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "said", "mend"),
+    [
+        ("network.gateway", 0, "has the gateway's port", "--port"),
+        ("network.clients", 1, "has the router's port", "export GENSERVE_ROUTER_CLIENT_ENDPOINT=tcp://127.0.0.1:"),
+        ("network.workers", 2, "has the router's port", "export GENSERVE_ROUTER_WORKER_ENDPOINT=tcp://127.0.0.1:"),
+    ],
+)
+def test_a_port_that_another_program_has(name: str, offset: int, said: str, mend: str):
+    port = free_ports()
+    with socket.create_server(("127.0.0.1", port + offset)):
+        finding = look(name, port=port)[name]
+    found(finding, "fail", said, mend)
+    assert f"(pid {os.getpid()}) on 127.0.0.1:{port + offset}" in finding.detail
+
+
+def test_a_router_that_hears_nothing(tmp_path: Path):
+    router = RouterProcess(tmp_path).start()
+    assert router.process is not None
+    env = {key: value for key, value in router.environment.items() if "ENDPOINT" in key}
+    try:
+        alone = look("network", env=env, port=None)
+        router.process.send_signal(signal.SIGSTOP)
+        stopped = look("network.router", env=env, port=None)["network.router"]
+    finally:
+        router.process.send_signal(signal.SIGCONT)
+        router.process.kill()
+        router.process.wait()
+        router.context.destroy(linger=0)
+    assert alone["network.router"].status == "ok"
+    found(alone["network.fleet"], "warn", "no GPU daemon is registered", "genserve gpu-daemon")
+    found(stopped, "fail", "it listens and does not answer", "journalctl -u genserve-router")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mend"),
+    [
+        ("GENSERVE_ROUTER_CLIENT_ENDPOINT", "tcp://0.0.0.0:12412", "sudo genserve keys init"),
+        ("GENSERVE_GATEWAY_HOST", "0.0.0.0", "export GENSERVE_GATEWAY_HOST=127.0.0.1"),
+    ],
+)
+def test_an_address_that_others_reach_without_keys(variable: str, value: str, mend: str, tmp_path: Path):
+    finding = look("network.exposure", env={variable: value}, etc=tmp_path)["network.exposure"]
+    found(finding, "fail", value, mend)
+
+
+# --- journal -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """A state folder with one job that has ended, and its picture."""
+    folder = tmp_path / "state"
+    with opened(folder) as journal:
+        finish(journal, 1, b"picture")
+    return folder
+
+
+def at(folder: Path) -> dict[str, str]:
+    return {"GENSERVE_ROUTER_STATE_DIR": str(folder)}
+
+
+def test_a_journal_is_read_and_left_as_it_was(state: Path):
+    before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    finding = look("disk.journal", env=at(state))["disk.journal"]
+    assert finding.status == "ok"
+    assert finding.detail == "whole: 1 jobs, 0 of them not ended, 1 pictures; version 1"
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
+
+
+def test_a_journal_that_a_router_has(state: Path):
+    with opened(state):
+        finding = look("disk.journal", env=at(state))["disk.journal"]
+    assert finding.detail == f"in use by a router (pid {os.getpid()}), 1 MiB"
+
+
+def test_a_row_that_was_changed(state: Path):
+    with closing(sqlite3.connect(state / NAME)) as database, database:
+        database.execute("UPDATE record SET body = x'00' WHERE place = 1 AND n = 1")
+    finding = look("disk.journal", env=at(state))["disk.journal"]
+    found(finding, "fail", f"the journal {state / NAME} is damaged", f"-m apsw {state / NAME} 'DELETE FROM record")
+
+
+def test_a_journal_that_is_no_database(state: Path):
+    (state / NAME).write_bytes(b"nonsense" * 1000)
+    found(look("disk.journal", env=at(state))["disk.journal"], "fail", "is damaged", f"mv {state} {state}.damaged")
+
+
+def test_a_picture_that_is_gone(state: Path):
+    for path in (state / "pictures").rglob("*.1"):
+        path.unlink()
+    finding = look("disk.journal", env=at(state))["disk.journal"]
+    found(finding, "fail", "is missing", "'DELETE FROM record WHERE shelf = 1")
+
+
+def test_a_journal_of_a_newer_version(state: Path):
+    with closing(sqlite3.connect(state / NAME)) as database, database:
+        database.execute("PRAGMA user_version = 99")
+    finding = look("disk.journal", env=at(state))["disk.journal"]
+    found(finding, "fail", "is of version 99", "-m pip install")
+
+
+def test_a_disk_without_room(tmp_path: Path):
+    env = {**at(tmp_path), "GENSERVE_ROUTER_DISK_FREE_MIN_MB": "999999999"}
+    found(look("disk.room", env=env)["disk.room"], "fail", "it refuses new jobs", f"du -xh -d1 {tmp_path}")
+
+
+def test_a_state_folder_that_is_a_file(tmp_path: Path):
+    (tmp_path / "state").touch()
+    finding = look("disk.state", env=at(tmp_path / "state" / "x"))["disk.state"]
+    found(finding, "fail", f"{tmp_path}/state is no folder", f"export GENSERVE_ROUTER_STATE_DIR={tmp_path}/state-state")
+
+
+def test_a_state_folder_for_everybodys_eyes(state: Path):
+    state.chmod(0o755)
+    finding = look("disk.state", env=at(state))["disk.state"]
+    found(finding, "warn", f"others may look into {state}", f"chmod 700 {state}")
+
+
+def test_a_state_folder_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: Path):
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"/dev/sda1 / ext4 rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
+    monkeypatch.setattr(disk, "MOUNTS", mounts)
+    finding = look("disk.state", env=at(state))["disk.state"]
+    found(finding, "warn", "lies in memory (tmpfs)", "export GENSERVE_ROUTER_STATE_DIR=/var/lib/genserve")
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+class Keys:
+    """/etc/genserve as `genserve keys` leaves it."""
+
+    def __init__(self, etc: Path) -> None:
+        self.etc = etc
+        self.folder = etc / "genserve" / "keys"
+        self.folder.mkdir(parents=True)
+        self.folder.chmod(0o700)
+        self.peers = etc / "genserve" / "peers.toml"
+        self.router, secret = (key.decode() for key in zmq.curve_keypair())
+        self._write(
+            "server", f'name = "server"\nrole = "server"\npublic_key = "{self.router}"\nsecret_key = "{secret}"\n'
+        )
+        self.entries: list[str] = []
+        for role in ("gateway", "daemon"):
+            public, secret = (key.decode() for key in zmq.curve_keypair())
+            text = f'name = "{role}-1"\nrole = "{role}"\npublic_key = "{public}"\nsecret_key = "{secret}"\n'
+            self._write(role, f'{text}router_public_key = "{self.router}"\n')
+            self.entries.append(
+                f'[[peer]]\nname = "{role}-1"\nrole = "{role}"\n'
+                f'public_key = "{public}"\ncreated = 2026-01-01T00:00:00Z\n'
+            )
+        self.say(*self.entries)
+
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def _write(self, name: str, text: str) -> None:
+        self.file(name).write_text(text)
+        self.file(name).chmod(0o600)
+
+    def say(self, *entries: str) -> None:
+        """The peers that there are."""
+        self.peers.write_text("\n".join(entries))
+        self.peers.chmod(0o644)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path / "etc")
+
+
+def test_keys_in_order(keys: Keys):
+    findings = look("keys", etc=keys.etc)
+    assert {finding.status for finding in findings.values()} == {"ok"}
+    assert findings["keys.peers"].detail == "2 keys, 0 of them revoked"
+
+
+def test_no_keys_at_all(tmp_path: Path):
+    assert all(finding.skipped for finding in look("keys", etc=tmp_path).values())
+
+
+def test_a_key_that_others_may_read(keys: Keys):
+    keys.file("daemon").chmod(0o644)
+    keys.folder.chmod(0o755)
+    findings = look("keys", etc=keys.etc)
+    found(findings["keys.files"], "fail", "others may read", f"sudo chmod 600 {keys.file('daemon')}")
+    found(findings["keys.folder"], "fail", "mode 0755", f"sudo chmod 700 {keys.folder}")
+
+
+def test_a_key_file_that_is_damaged(keys: Keys):
+    path = keys.file("gateway")
+    path.write_text(path.read_text().replace('secret_key = "', 'secret_key = "0'))
+    found(look("keys.files", etc=keys.etc)["keys.files"], "fail", "is damaged", "genserve keys")
+    path.write_text("no toml")
+    found(look("keys.files", etc=keys.etc)["keys.files"], "fail", "is no key file", "genserve keys")
+
+
+def test_a_key_that_was_revoked_and_one_that_nobody_knows(keys: Keys):
+    gateway, daemon = keys.entries
+    keys.say(f"{gateway}revoked = 2026-02-01T00:00:00Z\n")
+    finding = look("keys.peers", etc=keys.etc)["keys.peers"]
+    found(finding, "fail", "(gateway-1) is revoked", "genserve keys")
+    assert "(daemon-1) is not in" in finding.detail
+    assert daemon not in finding.detail
+
+
+def test_peers_that_are_missing_or_no_toml(keys: Keys):
+    keys.peers.write_text("[[peer")
+    found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "cannot be read", "peers.toml")
+    keys.peers.unlink()
+    found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "let nobody in", "sudo genserve keys init")
+
+
+# --- systemd -----------------------------------------------------------------------------------
+
+
+class Systemd:
+    """A machine of systemd's: units in a folder, and a systemctl that tells what the test says."""
+
+    def __init__(self, folder: Path) -> None:
+        self.etc = folder / "etc"
+        self.units = self.etc / "systemd" / "system"
+        self.units.mkdir(parents=True)
+        for path in (ROOT / "systemd").glob("genserve*.*"):
+            if path.suffix != ".conf":
+                text = re.sub(r"^ExecStart=\S+", f"ExecStart={GENSERVE}", path.read_text(), flags=re.MULTILINE)
+                (self.units / path.name).write_text(text)
+        self._program = folder / "bin" / "systemctl"
+        self._program.parent.mkdir()
+        self.given = {"etc": self.etc, "systemd_runs": folder}
+        self.env = {"PATH": f"{self._program.parent}:{os.environ['PATH']}"}
+
+    def says(self, **unit: str) -> None:
+        fields = {"LoadState": "loaded", "ActiveState": "active", "Result": "success", "NRestarts": "0", **unit}
+        lines = "\n".join(f"{key}={value}" for key, value in {"Id": "genserve-router.service", **fields}.items())
+        self._program.write_text(f"#!/bin/sh\ncat <<'END'\n{lines}\nEND\n")
+        self._program.chmod(0o755)
+
+
+@pytest.fixture
+def systemd(tmp_path: Path) -> Systemd:
+    made = Systemd(tmp_path)
+    made.says(StatusText="3 jobs wait")
+    return made
+
+
+def test_units_in_order(systemd: Systemd):
+    findings = look("systemd.units,systemd.state", env=systemd.env, **systemd.given)
+    assert {finding.status for finding in findings.values()} == {"ok"}
+    assert findings["systemd.state"].detail == "genserve-router.service active: 3 jobs wait"
+
+
+@pytest.mark.parametrize(
+    ("unit", "said", "mend"),
+    [
+        (
+            {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78"},
+            "cannot start until something is mended",
+            "journalctl -u genserve-router.service",
+        ),
+        (
+            {"ActiveState": "failed", "Result": "watchdog", "ExecMainStatus": "6"},
+            "has failed (watchdog, status 6)",
+            "sudo systemctl restart genserve-router.service",
+        ),
+        ({"LoadState": "masked"}, "is masked", "sudo systemctl unmask genserve-router.service"),
+    ],
+)
+def test_a_unit_that_does_not_stand_well(unit: dict[str, str], said: str, mend: str, systemd: Systemd):
+    systemd.says(**unit)
+    found(look("systemd.state", env=systemd.env, **systemd.given)["systemd.state"], "fail", said, mend)
+
+
+def test_a_unit_that_starts_again_and_again(systemd: Systemd):
+    systemd.says(NRestarts="40")
+    finding = look("systemd.state", env=systemd.env, **systemd.given)["systemd.state"]
+    found(finding, "warn", "was started 40 times again", "journalctl")
+
+
+def test_units_that_are_masked_outdated_or_run_what_is_gone(systemd: Systemd):
+    (systemd.units / "genserve-gateway.service").unlink()
+    (systemd.units / "genserve-gateway.service").symlink_to("/dev/null")
+    router = systemd.units / "genserve-router.service"
+    text = router.read_text()
+    router.write_text(f"{text}# of an older version\n")
+    finding = look("systemd.units", env=systemd.env, **systemd.given)["systemd.units"]
+    found(finding, "fail", "genserve-gateway.service masked", "sudo systemctl unmask genserve-gateway.service")
+    assert "genserve-router.service differ from those of this version" in finding.detail
+    router.write_text(text.replace(GENSERVE, "/gone"))
+    finding = look("systemd.command", env=systemd.env, **systemd.given)["systemd.command"]
+    found(finding, "fail", "runs /gone", "sudo genserve install")
+
+
+# --- the machine -------------------------------------------------------------------------------
+
+
+def test_too_few_open_files():
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 256; exec {GENSERVE} diagnose --only system.files"],
+        env=clean(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the gateway may need 576" in " ".join(done.stdout.split())
+
+
+def test_a_temporary_folder_that_is_too_deep(tmp_path: Path):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    finding = look("system.sockets", env={"TMPDIR": str(deep)})["system.sockets"]
+    found(finding, "fail", "is too long a path for a socket", "export TMPDIR=/tmp")
+
+
+def test_more_threads_than_cores():
+    env = {"FLUX_GPUS": ",".join(["cpu"] * 4), "GENSERVE_GPU_DAEMON_CPU_THREADS": "200"}
+    finding = look("system.threads", env=env)["system.threads"]
+    found(finding, "warn", "4 engines of 200 threads", "export GENSERVE_GPU_DAEMON_CPU_THREADS=")
+
+
+# --- packages ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def crippled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The Python of a real virtual environment with everything but SentencePiece, and with an ancient msgpack."""
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    source = Path(zmq.__file__).parents[1]
+    for path in source.iterdir():
+        if (
+            not path.name.startswith(("sentencepiece", "msgpack-", "genserve-", "__pycache__"))
+            and path.suffix != ".pth"
+        ):
+            (site / path.name).symlink_to(path)
+    (site / "msgpack-0.5.dist-info").mkdir()
+    (site / "msgpack-0.5.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: msgpack\nVersion: 0.5\n")
+    (site / "genserve.pth").write_text(str(ROOT))
+    yield folder / "bin" / "python"
+    shutil.rmtree(folder)
+
+
+def test_packages_that_are_missing_or_too_old(crippled: Path):
+    done = subprocess.run(
+        [str(crippled), "-m", "genserve", "diagnose", "--quick", "--only", "environment,tokenizers"],
+        env=clean(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 1, done.stderr
+    assert "the service needs msgpack>=1.1, and 0.5 is installed" in told
+    assert "drawing needs sentencepiece>=0.2.1, which is not installed" in told
+    assert f"{crippled} -m pip install 'sentencepiece>=0.2.1'" in told
+    assert "sentencepiece cannot be imported: ModuleNotFoundError" in told
+    assert "None of" not in told
+
+
+def test_versions_are_compared_by_their_numbers():
+    assert requirements.release("2.13.0+cpu") == (2, 13)
+    assert requirements.release("10.0") > requirements.release("9.8.1")
+    needed = [requirements.Requirement("a", "1.10"), requirements.Requirement("B_c", "")]
+    assert requirements.lacking(needed, {"a": "1.9", "b-c": "0"}) == [(needed[0], "1.9")]
+
+
+# --- all of it ---------------------------------------------------------------------------------
+
+
+def test_a_service_that_runs(noop_pair: Service):
+    env = {"GENSERVE_ROUTER_STATE_DIR": str(noop_pair.state_dir), "FLUX_GPUS": "cpu,cpu"}
+    findings = look("disk,network,settings,gpus", env=env, port=noop_pair.port)
+    assert {name for name, finding in findings.items() if finding.status != "ok"} == set()
+    assert "in use by a router" in findings["disk.journal"].detail
+    assert findings["network.fleet"].detail == "2 of 2 ready"
+    assert findings["network.health"].detail == "healthy, 2 of 2 GPUs ready"
+    assert "genserve router" in findings["network.clients"].detail
+    assert "genserve gateway" in findings["network.gateway"].detail
+
+
+def test_what_an_installed_wheel_needs_is_told_by_the_wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    in_checkout = {str(needed) for needed in requirements.required("gpu")}
+    assert requirements.package("gpu") == f"{ROOT}[gpu]"
+    monkeypatch.setattr(requirements, "CHECKOUT", tmp_path)  # as where site-packages holds it
+    assert {str(needed) for needed in requirements.required("gpu")} == in_checkout
+    assert requirements.package("gpu") == "genserve[gpu]"
+    assert "--force-reinstall --no-deps genserve" in requirements.restore(ROOT)
