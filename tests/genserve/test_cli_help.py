@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from genserve.__main__ import app
 
 COMMANDS = (
-    "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "diagnose", "burst",
-    "logs",
+    "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "diagnose",
+    "burst", "logs", "keys", "install", "upgrade", "uninstall",
 )  # fmt: skip
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
