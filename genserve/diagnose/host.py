@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import GenServeError
+from common.keys import load_client_key
 from common.messages import DeviceInfo, StatusReply
 from common.settings import (
+    ClientSettings,
     Examined,
     GatewaySettings,
     GpuDaemonSettings,
@@ -22,7 +24,7 @@ from common.settings import (
     examine_settings,
 )
 from common.sockets import is_loopback
-from genserve.client import Client
+from genserve.client import Client, RouterAddress
 from genserve.diagnose.listeners import listeners, speaks_zeromq
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
@@ -86,6 +88,13 @@ class Host:
         return found
 
     @property
+    def client(self) -> ClientSettings:
+        """Those of the operator's commands."""
+        found = self.settings.sections["client"]
+        assert isinstance(found, ClientSettings)
+        return found
+
+    @property
     def up(self) -> UpSettings:
         """Those of `genserve up`."""
         found = self.settings.sections["up"]
@@ -130,7 +139,8 @@ class Host:
         if is_loopback(address) and not (listeners(int(port)) and speaks_zeromq(address.strip("[]"), int(port))):
             return GenServeError("unavailable", f"nobody who listens at {endpoint} speaks ZeroMQ")
         try:
-            with Client(endpoint, answer_timeout_s=ROUTER_ANSWERS_WITHIN_S) as client:
+            key = load_client_key(self.client.key_file, self.env)
+            with Client(RouterAddress(endpoint, key), answer_timeout_s=ROUTER_ANSWERS_WITHIN_S) as client:
                 return client.status()
         except GenServeError as error:
             return error
