@@ -32,6 +32,7 @@ from common.messages import (
     Started,
     WorkerProgress,
 )
+from common.notify import Systemd
 from common.settings import GpuDaemonSettings, LogSettings
 from common.sockets import pair_listener
 from gpu_daemon import control as control_module
@@ -350,7 +351,7 @@ def test_whatever_answered_where_the_router_was_it_connects_again(monkeypatch: p
         stranger.settimeout(0)
         endpoint = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
         settings = GpuDaemonSettings(engine="noop", device="cpu", router_endpoint=endpoint)
-        control = Control(settings, LogSettings(level="error"), introduce(settings, find_device("cpu")))
+        control = Control(settings, LogSettings(level="error"), introduce(settings, find_device("cpu")), Systemd())
         met = 0
 
         def met_twice() -> bool:
