@@ -56,8 +56,7 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         linger_ms = 0
         return process.exit_config(error)
     finally:
-        systemd.tell(STOPPING=1)
-        systemd.close()
+        systemd.end()
         journal.close()
         context.destroy(linger=linger_ms)
     logger.info("router.stopped")
