@@ -67,6 +67,12 @@ class Systemd:
         self._told |= fields
         return True
 
+    def end(self) -> None:
+        """This process ends now, which is said where it has not been said before."""
+        if "STOPPING" not in self._told:
+            self.tell(STOPPING=1)
+        self.close()
+
     def close(self) -> None:
         """Nothing more is to be said."""
         if self._socket is not None:

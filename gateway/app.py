@@ -65,7 +65,7 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
         handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
     if not handed_over:
         restarts.ended_well()
-    systemd.close()
+    systemd.end()
     return EXIT_OK
 
 

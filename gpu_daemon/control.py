@@ -89,7 +89,7 @@ def run(loaded: Loaded[GpuDaemonSettings]) -> int:
                 control.close()
             logger.info("daemon.stopped")
         restarts.ended_well()
-        systemd.close()
+        systemd.end()
     except GenServeError as error:
         return exit_config(error)
     return EXIT_OK

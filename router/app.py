@@ -62,8 +62,7 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         linger_ms = 0
         return process.exit_config(error)
     finally:
-        systemd.tell(STOPPING=1)
-        systemd.close()
+        systemd.end()
         journal.close()
         if door is not None:
             door.close()

@@ -122,6 +122,15 @@ def test_who_is_stuck_says_why_and_is_not_fed(listener: NotifySocket, speaker: S
     assert listener.read() == [{"WATCHDOG": "1", "STATUS": "2 GPUs ready"}]
 
 
+def test_an_end_is_told_once(listener: NotifySocket, speaker: Speaker) -> None:
+    speaker(listener.env).end()
+    drained = speaker(listener.env)
+    drained.tend(0.0, lambda: Standing("draining", stopping=True))
+    drained.end()
+    assert not drained.tell(STATUS="too late")
+    assert listener.values("STOPPING") == ["1", "1"]
+
+
 def test_nobody_listens(tmp_path: Path, speaker: Speaker) -> None:
     def never() -> Standing:
         raise AssertionError("asked for nothing")
