@@ -184,4 +184,10 @@ def read_peers(path: Path) -> tuple[PeerEntry, ...]:
         text = data.decode()
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is no text") from None
-    return parse_peers(text, str(path))
+    entries = parse_peers(text, str(path))
+    for entry in entries:
+        try:
+            raw_key(entry.public_key)
+        except ValueError:
+            raise SettingsError(f"{path}: the public_key of {entry.name!r} is no key: it is damaged") from None
+    return entries

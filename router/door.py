@@ -270,9 +270,9 @@ class Door:
     def _cut(self, names: list[str]) -> None:
         """End every connection of these keys; of who has not spoken it is not known whose they are: they come again."""
         self._revoked += names
-        for side, connections in self._open.items():
-            self._read_monitor(side, self._monitors[side], self._looked_now)
-            for descriptor, connection in list(connections.items()):
+        for side, monitor in self._monitors.items():
+            self._read_monitor(side, monitor, self._looked_now)
+            for descriptor, connection in list(self._open[side].items()):
                 if connection.name in names or not connection.peer:
                     _shut(descriptor, connection.address)
 

@@ -5,8 +5,10 @@ client 'stolen'. What the router's log must tell of each stands beside it.
 """
 
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgpack
@@ -17,6 +19,7 @@ from tests.keyring import Keyring, come_in_with
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + b"\0" + bytes(31)
 HELLO_BYTES = 200
+WITHIN_S = 10.0
 Way = Callable[["Intruders"], None]
 
 
@@ -42,7 +45,8 @@ class Intruders:
             come_in_with(dealer, key)
         dealer.connect(endpoint)
         ask = (b"SUBMIT", {"rid": "1", "job": {"prompt": "x"}}) if endpoint == self.clients else (b"REGISTER", REGISTER)
-        dealer.send_multipart([b"GS1", ask[0], msgpack.packb(ask[1])])
+        with suppress(zmq.Again):  # it may have been refused already
+            dealer.send_multipart([b"GS1", ask[0], msgpack.packb(ask[1])], zmq.DONTWAIT)
         self.sockets.append(dealer)
 
     def stream(self, endpoint: str, data: bytes) -> None:
@@ -133,6 +137,7 @@ def recorded_connection(endpoint: str, key: KeyFile) -> bytes:
     """What a rightful client sends to `endpoint` on one connection, taken down by somebody on the way."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     heard = bytearray()
+    end = time.monotonic() + WITHIN_S
     context: zmq.Context[Any] = zmq.Context()
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection((host, int(port))) as router:
         client = context.socket(zmq.DEALER)
@@ -146,7 +151,8 @@ def recorded_connection(endpoint: str, key: KeyFile) -> bytes:
             for each in (near, router, client):
                 poller.register(each, zmq.POLLIN)
             while not client.poll(0):
-                for ready, _ in poller.poll(10_000):
+                assert time.monotonic() < end, "the rightful client was not answered"
+                for ready, _ in poller.poll(100):
                     if ready == near.fileno():
                         data = near.recv(65536)
                         heard += data

@@ -109,6 +109,9 @@ def test_the_peers_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (PEERS_BYTES_MAX + 1))
     with pytest.raises(SettingsError, match="more than"):
         read_peers(path)
+    path.write_text(render_peers([entry(public_key="#" * 40)]))
+    with pytest.raises(SettingsError, match="public_key of 'host-b' is no key"):
+        read_peers(path)
     path.write_bytes(b"\xff")
     with pytest.raises(SettingsError, match="is no text"):
         read_peers(path)

@@ -38,6 +38,7 @@ class Dealer:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.RCVTIMEO, int(SOON_S * 1000))
+        self.socket.setsockopt(zmq.SNDTIMEO, int(SOON_S * 1000))
         if key is not None:
             come_in_with(self.socket, key)
         self.socket.connect(endpoint)

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from common.log import get_logger
 from common.sockets import Curve, router_socket
 from router import door as door_module
 from router.door import Door, _other_end, _shut
+from router.events import KeyRevoked
 from tests import intruders
 from tests.keyring import Keyring, come_in_with
 from tests.router.process import SOON_S, RouterProcess, router_process
@@ -121,7 +123,8 @@ def test_a_revoked_key_is_out_at_once_and_its_jobs_go_elsewhere(router: RouterPr
     for end in ends:
         assert end.poll(PUT_OUT_WITHIN_S * 1000), "its connection was not cut"
     for dealer in (lost, tool, silent):
-        dealer.socket.send_multipart([b"GS1", b"PING", msgpack.packb({"rid": "2"})])
+        with suppress(zmq.Again):  # nobody takes it any more
+            dealer.socket.send_multipart([b"GS1", b"PING", msgpack.packb({"rid": "2"})], zmq.DONTWAIT)
     after = router.daemon("here/cpu:0", keys.key("daemon.key"))
     after.register()
     again, _ = after.until(b"DISPATCH")
@@ -191,7 +194,10 @@ def test_a_routing_id_brings_nothing_of_whoever_had_it_before(router: RouterProc
     first.send(b"SUBMIT", rid="secret", job={"prompt": "x"})
     first.until(b"ACCEPTED")
     order, _ = daemon.until(b"DISPATCH")
-    first.socket.close()
+    admin = router.client(keys.key("client.key"))
+    before = _connections(admin, "lab")
+    first.socket.close()  # while it is there, ROUTER hears nobody else of its name
+    wait_for("end of its connection", lambda: _connections(admin, "lab") < before, SOON_S)
     second = _named(router, keys, "gateway.key", b"the same")
     second.ask(b"PING", b"PONG", rid="1")
     daemon.started(order["token"])
@@ -249,6 +255,44 @@ def test_another_domain_of_the_same_process_lets_nobody_in(tmp_path: Path) -> No
         assert events == [zmq.EVENT_HANDSHAKE_SUCCEEDED, zmq.EVENT_HANDSHAKE_FAILED_AUTH]
         assert door.alive()
     finally:
+        door.close()
+        context.destroy(linger=0)
+
+
+def test_what_a_revoked_key_has_sent_before_is_not_taken_afterwards(tmp_path: Path) -> None:
+    """It lies in the router's queue already when the key is revoked."""
+    keys = Keyring(tmp_path)
+    context: zmq.Context[Any] = zmq.Context()
+    door = Door(context, keys.key("server.key"), keys.store.peers_file, logger=get_logger(), now=0.0)
+    dealer = context.socket(zmq.DEALER)
+    try:
+        listening = door.listen("client", "tcp://127.0.0.1:*")
+        come_in_with(dealer, keys.key("client.key"))
+        dealer.connect(listening.getsockopt_string(zmq.LAST_ENDPOINT))
+        for _ in range(2):
+            dealer.send(b"GS1")
+        poller = zmq.Poller()
+        for each in (*door.sockets, listening):
+            poller.register(each, zmq.POLLIN)
+
+        def said() -> bool:
+            ready = dict(poller.poll(10))
+            door.serve(ready, 0.0)
+            return listening in ready
+
+        wait_for("messages", said, SOON_S)
+        now = 0.0
+        for expected in ("here-admin", None):
+            peer, frame = listening.recv(), listening.recv(copy=False)
+            who = door.whose("client", peer, frame, now)
+            assert (who.name if who else None) == expected
+            if expected:
+                keys.revoke(expected)
+                now = 10.0
+                door.serve({}, now)
+                assert [event.name for event in door.changes(0.0, {}) if isinstance(event, KeyRevoked)] == [expected]
+    finally:
+        dealer.close(linger=0)
         door.close()
         context.destroy(linger=0)
 
