@@ -11,6 +11,7 @@ import argparse
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -40,7 +41,8 @@ def main() -> None:
     asked = questions(SEED, args.share)
     batch = args.batch or (64 if args.device == "cuda" else 4)
     print(f"{len(asked)} held-out captions, guidance {args.guidance:g}, on {args.device}")
-    with ProcessPoolExecutor(min(8, os.cpu_count() or 1)) as judges:
+    # spawned: a forked child of a process whose arithmetic has threads may wait for them for ever
+    with ProcessPoolExecutor(min(8, os.cpu_count() or 1), mp_context=get_context("spawn")) as judges:
         for steps in args.steps:
             begin = time.perf_counter()
             table = scores(pipeline, asked, steps=steps, guidance=args.guidance, batch=batch, judges=judges)

@@ -16,7 +16,7 @@ from typing import Any
 from genserve.files import write_atomically
 
 PROMPT = "a lighthouse on a cliff at dusk, warm light, calm sea"
-EMBEDDED_PROMPT = "a large yellow star on a gradient background from blue to purple"
+EMBEDDED_PROMPT = "a large yellow star above a small pink heart on a gradient background from blue to purple"
 SEED = 1
 PRIORITY = 10  # the highest: a queue that waits since the last start is not in its way
 NAME = "first-picture.png"

@@ -28,7 +28,7 @@ from genserve.stages import ReadyNews, Stages, show_ready
 LOOK_INTERVAL_S = 0.25
 ANSWER_TIMEOUT_S = 0.3  # of the router while the start is watched
 PICTURE = "first picture"
-TRY_PROMPT = "a large red heart on a yellow background"
+TRY_PROMPT = "a large red circle above a small blue square on a yellow background"
 DEFAULT_HTTP_PORT = 12411
 EMBEDDED_NOTE = (
     "genserve-shapes, the small model inside, draws coloured shapes where the prompt puts them, and nothing else. "
@@ -174,7 +174,7 @@ class Up:
             picture_facts=outcome.facts if outcome else "",
             picture_failed=failed,
             warning=warning,
-            generate=shlex.join([*own_command(), "generate", TRY_PROMPT, "-o", "heart.png", *router]),
+            generate=shlex.join([*own_command(), "generate", TRY_PROMPT, "-o", "picture.png", *router]),
             curl=f"curl {self._plan.http_url}{ROUTE} -H 'Content-Type: application/json' "
             f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
             status=shlex.join([*own_command(), "status", *router]),

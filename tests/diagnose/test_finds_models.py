@@ -135,7 +135,9 @@ FAULTS: list[tuple[str, Spoil, str, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "spoil", "said", "mend"), FAULTS, ids=lambda value: value[:40] if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "spoil", "said", "mend"), FAULTS, ids=lambda value: value[:40] if isinstance(value, str) else ""
+)
 def test_a_spoiled_model_is_named_with_its_mend(name: str, spoil: Spoil, said: str, mend: str, tmp_path: Path):
     folder = model(tmp_path)
     spoil(folder)

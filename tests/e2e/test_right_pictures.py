@@ -22,6 +22,12 @@ ASKED = {
     ),
     "a blue cross on the right": Scene((Thing("blue", "cross", place="right"),)),
     "一个绿色的三角形": Scene((Thing("green", "triangle", place="center"),)),
+    "a large red circle above a small blue square on a yellow background": Scene(
+        (Thing("red", "circle", size="large"), Thing("blue", "square", size="small")), "above", Ground("yellow")
+    ),
+    "左边一个红色的圆形，右边一个蓝色的三角形": Scene(
+        (Thing("red", "circle", place="left"), Thing("blue", "triangle", place="right"))
+    ),
 }
 
 
