@@ -218,7 +218,7 @@ class Broker:
             self._unreadable_logged_now = state.now
             total = state.totals.protocol_errors
             state.log(
-                "warning", "frames.refused", side=event.side, reason=event.reason, total=total, key=event.who.name
+                "warning", "frames.refused", side=event.side, reason=event.reason, total=total, peer_name=event.who.name
             )
 
     def _storage_changed(self, event: StorageChanged) -> None:
@@ -238,7 +238,7 @@ class Broker:
         (self._clients if event.side == "client" else self._workers).gone(event.peer)
 
     def _key_revoked(self, event: KeyRevoked) -> None:
-        self._state.log("warning", "key.revoked", key=event.name)
+        self._state.log("warning", "key.revoked", peer_name=event.name)
         self._workers.revoked(event.name)
 
     def _replayed(self, event: Replayed) -> None:

@@ -196,7 +196,9 @@ class Clients:
         if error.code == "unknown_model":
             state.log("warning", "model.unknown", model=asked.model if asked else "")
         client = asked.client if asked else ""
-        state.log("info", "job.rejected", code=error.code, message=error.message, client=client, key=event.who.name)
+        state.log(
+            "info", "job.rejected", code=error.code, message=error.message, client=client, peer_name=event.who.name
+        )
         state.to_client(
             event.peer,
             Rejected(
@@ -217,7 +219,9 @@ class Clients:
             check_allowed(message, who)
         except GenServeError as error:
             state = self._state
-            state.log("warning", "peer.forbidden", key=who.name, asked=message.NAME.decode(), message=error.message)
+            state.log(
+                "warning", "peer.forbidden", peer_name=who.name, asked=message.NAME.decode(), message=error.message
+            )
             state.to_client(peer, ErrorReply(rid=getattr(message, "rid", ""), code=error.code, message=error.message))
             return
         match message:

@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 from structlog.typing import FilteringBoundLogger
 
+from common import log
 from common.errors import GenServeError
 from common.keys import KeyFile, raw_key, read_peers, show_key
 from common.roles import Identity, Side
@@ -220,14 +221,14 @@ class Door:
             at = (verdict.side, verdict.address)
             self._judged[at] = self._judged.get(at, 0) + 1
         if verdict.user:
-            self._logger.debug("peer.authenticated", side=verdict.side, key=verdict.user, address=verdict.address)
+            self._logger.debug("peer.authenticated", side=verdict.side, peer_name=verdict.user, address=verdict.address)
             return
         shown = verdict.public_key or (
             show_key(request[-1]) if verdict.cause == "unknown_key" and len(request[-1]) == 32 else ""
         )
         more = {name: value for name, value in (("name", verdict.name), ("public_key", shown)) if value}
-        level = "error" if verdict.status != DENIED else ""
-        self._refused(verdict.side, verdict.address, verdict.cause, verdict.detail, now, level=level, **more)
+        failed = verdict.status != DENIED
+        self._refused(verdict.side, verdict.address, verdict.cause, verdict.detail, now, failed=failed, **more)
 
     def _unjudge(self, side: Side, host: str) -> bool:
         """One connection from `host` less that was judged and has not spoken; was there one?"""
@@ -239,13 +240,14 @@ class Door:
         return left >= 0
 
     def _refused(
-        self, side: Side | None, host: str, cause: str, detail: str, now: float, *, level: str = "", **more: str
+        self, side: Side | None, host: str, cause: str, detail: str, now: float, *, failed: bool = False, **more: str
     ) -> None:
         times = self._refusals.again((str(side), host, cause, *more.values()), now)
         if times is not None:
             fields = {"side": side, "address": host, "cause": cause, "detail": detail, "times": times, **more}
-            told = {name if name != "name" else "key": value for name, value in fields.items()}
-            getattr(self._logger, level or "warning")("peer.refused", **told, total=self._refusals.total)
+            told = {name if name != "name" else "peer_name": value for name, value in fields.items()}
+            told["total"] = self._refusals.total
+            log.write(self._logger, "error" if failed else "warning", "peer.refused", told)
 
     # --- the peers file ------------------------------------------------------------------------
 

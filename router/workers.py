@@ -314,7 +314,7 @@ class Workers:
         state = self._state
         theirs = Identity(name, "daemon")
         for worker in [each for each in state.fleet.workers.values() if theirs.owns_worker(each.worker_id)]:
-            state.log("warning", "worker.revoked", worker_id=worker.worker_id, key=name, jobs=len(worker.hand))
+            state.log("warning", "worker.revoked", worker_id=worker.worker_id, peer_name=name, jobs=len(worker.hand))
             self._gone(worker, f"the key of {worker.worker_id} was revoked")
         for job_id in [each for each in state.orphans if theirs.owns_worker(state.jobs[each].worker_id)]:
             self._lifecycle.lose(state.jobs[job_id], f"the key {name!r} was revoked")

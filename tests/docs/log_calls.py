@@ -40,6 +40,8 @@ def log_calls() -> list[LogCall]:
             name = path.relative_to(ROOT).as_posix()
             if name in ("common/log.py", "common/flood.py"):
                 continue
+            if name.startswith("genserve/diagnose/") or name == "genserve/key_pages.py":
+                continue  # they log nothing, and names of settings look like events
             process = "engine" if name.startswith("gpu_daemon/engine/") else PROCESSES.get(package, "any")
             tree = ast.parse(path.read_text("utf-8"))
             for node in ast.walk(tree):

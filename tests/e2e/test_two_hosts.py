@@ -158,7 +158,7 @@ def _is_put_out(two: Fleet, client: Dealer, log: Log, there: Log) -> None:
     assert log.events("worker.revoked")[0]["jobs"] == 1
     told = wait_for("its being told", lambda: there.events("router.refused"), PUT_OUT_WITHIN_S)[0]
     assert "'there'" in told["message"]
-    wait_for("refusal", lambda: any(line.get("key") == "there" for line in log.events("peer.refused")))
+    wait_for("refusal", lambda: any(line.get("peer_name") == "there" for line in log.events("peer.refused")))
     two.processes[-2].kill()  # it would wait for the acknowledgement of what it has drawn
     assert {_picture(client)["worker_id"] for _ in range(2)} == {"here/cpu:0"}
 

@@ -78,8 +78,20 @@ def client_message(chance: random.Random, known: Known) -> Said:
     """What a client may say."""
     rid = f"r{chance.randrange(50)}"
     name = chance.choices(
-        (b"SUBMIT", b"CANCEL", b"WATCH", b"JOB", b"FETCH", b"DEAD_LETTERS", b"REQUEUE", b"STATUS", b"PING", b"ERROR"),
-        (30, 6, 10, 10, 10, 3, 4, 3, 5, 2),
+        (
+            b"SUBMIT",
+            b"CANCEL",
+            b"WATCH",
+            b"JOB",
+            b"FETCH",
+            b"DEAD_LETTERS",
+            b"REQUEUE",
+            b"STATUS",
+            b"KEYS",
+            b"PING",
+            b"ERROR",
+        ),
+        (30, 6, 10, 10, 10, 3, 4, 3, 2, 5, 2),
     )[0]
     if name == b"SUBMIT":
         header: dict[str, Any] = {"rid": rid, "job": job_spec(chance)}
@@ -97,6 +109,10 @@ def client_message(chance: random.Random, known: Known) -> Said:
         header["letters_from"] = chance.choice((0, 0, 1, 8, 2**53))
     elif name == b"STATUS":
         header["workers_from"] = chance.choice((0, 0, 48, 2**53))
+    elif name == b"KEYS":
+        header["keys_from"] = chance.choice((0, 0, 256, 2**53))
+    if name not in (b"STATUS", b"KEYS", b"PING") and chance.random() < 0.05:
+        header["owner"] = chance.choice(("", "alice", "o" * 128))
     return Said(name, header)
 
 

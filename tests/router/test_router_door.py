@@ -64,7 +64,7 @@ def test_every_other_way_in_is_refused_and_logged(router: RouterProcess, keys: K
     finally:
         crowd.close()
     told = {line["cause"]: line for line in router.events("peer.refused")}
-    assert (told["revoked_key"]["key"], told["revoked_key"]["side"]) == ("stolen", "client")
+    assert (told["revoked_key"]["peer_name"], told["revoked_key"]["side"]) == ("stolen", "client")
     assert told["revoked_key"]["address"] == "127.0.0.1"
     assert len(told["unknown_key"]["public_key"]) == 40
     status, _ = router.client(keys.key("lab.key")).ask(b"STATUS", b"STATUS", rid="1")
@@ -134,12 +134,12 @@ def test_a_revoked_key_is_out_at_once_and_its_jobs_go_elsewhere(router: RouterPr
     assert client.until(b"RESULT")[1] == [b"drawn elsewhere"]
     wait_for("refusals", lambda: _refused(router, "lost-host", "worker") and _refused(router, "lost-tool", "client"))
     assert not any(dealer.socket.poll(0) for dealer in (tool, silent))
-    assert {line["key"] for line in router.events("key.revoked")} >= {"lost-host", "lost-tool"}
+    assert {line["peer_name"] for line in router.events("key.revoked")} >= {"lost-host", "lost-tool"}
     after.send(b"BYE", epoch=after.epoch)
 
 
 def _refused(router: RouterProcess, key: str, side: str) -> bool:
-    return any((line.get("key"), line["side"]) == (key, side) for line in router.events("peer.refused"))
+    return any((line.get("peer_name"), line["side"]) == (key, side) for line in router.events("peer.refused"))
 
 
 def _end(dealer: Any) -> Any:

@@ -188,7 +188,7 @@ def test_a_daemon_cannot_pass_for_another(rig: Rig, name: str) -> None:
     assert answer.code == "forbidden"
     assert "must begin with 'host-b/'" in answer.message
     assert not rig.broker.state.fleet.workers
-    assert rig.logged("worker.refused")[0].fields["key"] == "host-b"
+    assert rig.logged("worker.refused")[0].fields["peer_name"] == "host-b"
 
 
 def test_a_revoked_keys_daemons_are_gone_and_their_jobs_go_elsewhere(rig: Rig) -> None:
