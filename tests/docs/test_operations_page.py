@@ -17,7 +17,7 @@ HEAD, _, _REST = PAGE.partition("<!-- alarms: held to the code by tests/docs -->
 TABLE, _, TAIL = _REST.partition("<!-- end of alarms -->")
 ROOMS = ("common", "router", "gpu_daemon", "gateway")
 ALARMS = ("warning", "error", "exception", "critical")
-COMPUTED = {"worker.broken"}  # router/workers.py makes its name from the state
+COMPUTED = {"worker.broken", "peer.refused"}  # made from the state; of a level made from what happened
 EVENT = re.compile(r"[a-z]+\.[a-z_]+")
 
 

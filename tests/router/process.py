@@ -167,7 +167,7 @@ class RouterProcess:
     @property
     def log_text(self) -> str:
         """What this life has logged."""
-        return self._log.read_text("utf-8")
+        return self.log_path.read_text("utf-8")
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The complete log lines of one event, of this life."""
