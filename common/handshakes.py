@@ -49,7 +49,7 @@ class Handshakes:
                 break
             event, value = struct.unpack("=HI", head)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                said = ""
+                said, self.given_up = "", False
                 continue
             said = why_refused(event, value, self._key) or said
             self.given_up |= event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
