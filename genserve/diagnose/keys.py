@@ -104,7 +104,7 @@ def peers(host: Host) -> Iterator[Note]:
     """The router reads it again whenever it changes."""
     path = host.etc / "genserve" / "peers.toml"
     if host.settings.sources.get("router.peers_file", "default") != "default":
-        path = Path(getattr(host.router, "peers_file"))  # noqa: B009  # a setting that there is since there are keys
+        path = Path(host.router.peers_file)
     try:
         table = _read(path, PEERS_BYTES_MAX)
     except FileNotFoundError:
