@@ -88,7 +88,7 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "  sudo genserve install                    every GPU of this host\n"
         "  sudo genserve install --gpus 0,1 --dry-run\n"
-        "  sudo genserve install --router-host 10.0.0.5 --key host2.key",
+        "  sudo genserve install --router-host 10.0.0.5 --key host-b.key",
     )(install)
     app.command(rich_help_panel=PANEL, epilog="Example:\n  sudo /opt/genserve-0.2/bin/genserve upgrade")(upgrade)
     app.command(rich_help_panel=PANEL, epilog="Example:\n  sudo genserve uninstall --dry-run")(uninstall)

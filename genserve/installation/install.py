@@ -134,7 +134,7 @@ def _router_faults(endpoint: str | None, key: Path | None, host: Host) -> Iterab
     gpus_only = any(map(device_of, host.enabled)) and ROUTER not in host.enabled
     if endpoint is None:
         if key is not None:
-            yield "--key goes with --router-host: on the router's own host `genserve keys` puts the keys in place"
+            yield "--key goes with --router-host: on the router's own host `genserve keys init` puts the keys in place"
         if gpus_only:
             yield f"this host serves the router at {_configured()}: say --router-host again, or uninstall first"
         return
@@ -144,8 +144,8 @@ def _router_faults(endpoint: str | None, key: Path | None, host: Host) -> Iterab
         yield f"{DEFAULT_FILE} says gpu_daemon.router_endpoint = {_configured()!r}, not {endpoint!r}: change it there"
     if key is None and DAEMON_KEY not in host.present and not is_loopback(endpoint):
         yield (
-            "a router on another host lets nobody in without a key: make one there with `genserve keys`, bring its "
-            f"file here and say --key FILE ({DAEMON_KEY} is not there yet)"
+            "a router on another host lets nobody in without a key: make one there with `genserve keys new NAME --role "
+            f"daemon -o NAME.key`, bring its file here and say --key FILE ({DAEMON_KEY} is not there yet)"
         )
 
 

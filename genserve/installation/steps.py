@@ -150,8 +150,11 @@ def removed(units: Mapping[str, str], running: Sequence[str], host: Host, *, pur
     """Everything that `installed` and `switched_on` did, undone; what the operator owns only with `purge`."""
     files = [path for path in (*map(place_of, units), *CREDENTIALS) if path in host.present]
     steps: list[Step] = []
-    if stopped := sorted({*host.enabled, *running}, key=_stop_order):
-        steps += [Run(("systemctl", "disable", "--now", *stopped))]
+    stopped = sorted({*host.enabled, *running})
+    if door := [unit for unit in (GATEWAY_SOCKET, GATEWAY) if unit in stopped]:
+        steps += [Run(("systemctl", "disable", "--now", *door))]  # first, so that open requests finish
+    if rest := [unit for unit in stopped if unit not in door]:
+        steps += [Run(("systemctl", "disable", "--now", *rest))]
     steps += [Remove(path) for path in sorted(files)]
     if files:
         steps += [Run(("systemctl", "daemon-reload")), Run(("systemctl", "reset-failed", "genserve*"), may_fail=True)]
@@ -161,11 +164,6 @@ def removed(units: Mapping[str, str], running: Sequence[str], host: Host, *, pur
     steps += [Remove(path) for path in owned]
     steps += [Run(("userdel", user), may_fail=True) for user in USERS]
     return [*steps, Run(("groupdel", GROUP), may_fail=True)]
-
-
-def _stop_order(unit: str) -> tuple[bool, str]:
-    """The target first: it stops its parts in their own order."""
-    return (unit != TARGET, unit)
 
 
 def _settings(reference: str, digest_line: str, host: Host) -> list[Step]:

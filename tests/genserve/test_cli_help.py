@@ -10,7 +10,7 @@ from genserve.__main__ import app
 
 COMMANDS = (
     "up", "router", "gpu-daemon", "gateway", "generate", "status", "jobs", "dead-letters", "requeue", "diagnose",
-    "burst", "logs", "keys", "install", "upgrade", "uninstall",
+    "burst", "logs", "keys", "install", "upgrade", "uninstall", "config",
 )  # fmt: skip
 WIDE = {"COLUMNS": "200", "TERM": "dumb"}
 
@@ -38,6 +38,9 @@ def test_every_command_is_listed() -> None:
         ("dead-letters", ("--json", "genserve dead-letters")),
         ("requeue", ("ID", "--router", "genserve requeue")),
         ("status", ("--json", "--watch", "[SECONDS]", "genserve status")),
+        ("install", ("--gpus", "--router-host", "--key", "--dry-run", "as installed before")),
+        ("upgrade", ("--dry-run", "no job is lost")),
+        ("uninstall", ("--purge", "--dry-run")),
         ("burst", ("--concurrency", "[default: 200]", "--rate", "--over", "--report", "--give-up", "genserve burst")),
         ("logs", ("--file", "--follow", "--merge", "--json", "first 8 digits", "genserve logs 1a2b3c4d")),
         ("diagnose", ("--quick", "--json", "--only", "FLUX_GPUS", "FLUX_MODEL_PATH", "[default: 12411]")),

@@ -145,7 +145,10 @@ def test_removing_leaves_what_is_the_operators_and_purging_does_not() -> None:
     host = Host({**host.present, STATE: Present(0o755)}, frozenset({TARGET, ROUTER, GATEWAY}))
     units = sources.rendered(COMMAND)
     gone = removed(units, (), host, purge=False)
-    assert commands(gone)[0] == f"systemctl disable --now {TARGET} {GATEWAY} {ROUTER}"
+    assert commands(gone)[:2] == [
+        f"systemctl disable --now {GATEWAY}",  # whose open requests finish
+        f"systemctl disable --now {ROUTER} {TARGET}",
+    ]
     assert {step.path for step in gone if isinstance(step, Remove)} == set(map(place_of, units))
     assert [step.path for step in gone if isinstance(step, Kept)] == [CONFIG, STATE]
     purged = removed(units, (), host, purge=True)
@@ -238,7 +241,7 @@ def test_commands_of_the_system_that_are_missing_are_named() -> None:
         (["install", "--gpus", "cpu", "--router-host", "tcp://x"], "is not HOST or HOST:PORT"),
         (["install", "--gpus", "cpu", "--router-host", "h", "--key", "missing.key"], "name the key file made for"),
         (["install", "--gpus", "cpu", "--key", "x.key"], "--key goes with --router-host"),
-        (["install", "--gpus", "cpu", "--router-host", "10.0.0.5"], "make one there with `genserve keys`"),
+        (["install", "--gpus", "cpu", "--router-host", "10.0.0.5"], "make one there with `genserve keys new NAME"),
     ],
 )
 def test_a_wrong_wish_changes_nothing_and_says_what_is_right(words: list[str], said: str, tmp_path: Path) -> None:

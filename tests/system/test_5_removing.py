@@ -42,7 +42,7 @@ def test_a_host_of_gpus_alone_serves_a_router_elsewhere(machine: Machine) -> Non
     words = ("install", "--gpus", "cpu:1", "--router-host", "10.0.0.5")
     done = machine.try_(COMMAND, *words)
     assert done.returncode == 1
-    assert "make one there with `genserve keys`" in done.stderr
+    assert "make one there with `genserve keys new NAME" in done.stderr
     machine.genserve(*words, "--key", "/tmp/host2.key")
     assert machine.property(GPUS[1], "ActiveState") == "active"
     assert "router" not in listed(machine, "ls /etc/systemd/system")
