@@ -25,13 +25,17 @@ SEE = "see docs/keys.md"
 
 
 class Handshakes:
-    """Watches one connecting socket. To be closed before its context."""
+    """Those of one connecting socket, which is given to `watch` before it connects. To be closed before its context."""
 
-    def __init__(self, context: zmq.Context[Socket], socket: Socket, key: KeyFile | None) -> None:
-        self._socket = socket
+    def __init__(self, context: zmq.Context[Socket], key: KeyFile | None) -> None:
+        self._context = context
         self._key = key
-        self._monitor = monitor_socket(context, socket, _EVENTS, _WAITING_MAX)
         self.given_up = False  # libzmq tries no more
+
+    def watch(self, socket: Socket) -> None:
+        """From now on."""
+        self._socket = socket
+        self._monitor = monitor_socket(self._context, socket, _EVENTS, _WAITING_MAX)
 
     def close(self) -> None:
         """Watch no more; before or after the socket is closed."""

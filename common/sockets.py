@@ -8,7 +8,9 @@ EAGAIN (full) or EHOSTUNREACH (gone), never nothing.
 import ipaddress
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import zmq
 
@@ -34,6 +36,7 @@ ZAP_ENDPOINT = "inproc://zeromq.zap.01"  # where libzmq asks who may come in (Ze
 _monitors = itertools.count()  # a former one's name is free some time after its end
 
 Socket = zmq.Socket[bytes]
+Watch: TypeAlias = Callable[[Socket], None]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ class Curve:
     domain: str
 
 
-def router_socket(context: zmq.Context[Socket], endpoint: str, curve: Curve | None = None) -> Socket:
-    """A ROUTER bound to `endpoint`: a loopback one, or with `curve` any.
+def router_socket(
+    context: zmq.Context[Socket], endpoint: str, curve: Curve | None = None, *, watch: Watch | None = None
+) -> Socket:
+    """A ROUTER bound to `endpoint`: a loopback one, or with `curve` any. `watch` is given it before it is bound.
 
     Raises SettingsError for an address that others could reach, address_in_use where it is taken.
     """
@@ -61,6 +66,8 @@ def router_socket(context: zmq.Context[Socket], endpoint: str, curve: Curve | No
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without a handler nobody comes in
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.BACKLOG, LISTEN_BACKLOG)
+    if watch is not None:
+        watch(socket)
     _bind(socket, endpoint)
     return socket
 
@@ -73,10 +80,13 @@ def zap_socket(context: zmq.Context[Socket]) -> Socket:
     return socket
 
 
-def dealer_socket(context: zmq.Context[Socket], endpoint: str, key: KeyFile | None = None) -> Socket:
+def dealer_socket(
+    context: zmq.Context[Socket], endpoint: str, key: KeyFile | None = None, *, watch: Watch | None = None
+) -> Socket:
     """A DEALER that keeps connecting to `endpoint`, with CURVE where it has a `key`.
 
-    Its routing id is the peer's to choose. A handshake that is refused ends its attempts: see common/handshakes.py.
+    Its routing id is the peer's to choose. A handshake that is refused ends its attempts (see common/handshakes.py):
+    `watch` is given it before it connects, so that nothing escapes.
     """
     socket = context.socket(zmq.DEALER)
     _limit(socket)
@@ -88,6 +98,8 @@ def dealer_socket(context: zmq.Context[Socket], endpoint: str, key: KeyFile | No
     socket.setsockopt(zmq.IMMEDIATE, 1)  # queue nothing for a router that is not there
     socket.setsockopt(zmq.RECONNECT_IVL, random.randint(*RECONNECT_FIRST_MS))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    if watch is not None:
+        watch(socket)
     socket.connect(endpoint)
     return socket
 

@@ -41,8 +41,8 @@ class Line:
         self._connect()
 
     def _connect(self) -> None:
-        self._socket = dealer_socket(self._context, self.endpoint, self._key)
-        self._handshakes = Handshakes(self._context, self._socket, self._key)
+        self._handshakes = Handshakes(self._context, self._key)
+        self._socket = dealer_socket(self._context, self.endpoint, self._key, watch=self._handshakes.watch)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._sendable_at = monotonic_s()
         self._loop.add_reader(self._descriptor, self._on_ready)

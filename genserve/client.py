@@ -83,8 +83,8 @@ class Client:
         self.endpoint = address.endpoint
         self._answer_timeout_s = answer_timeout_s
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = dealer_socket(self._context, address.endpoint, address.key)
-        self._handshakes = Handshakes(self._context, self._socket, address.key)
+        self._handshakes = Handshakes(self._context, address.key)
+        self._socket = dealer_socket(self._context, address.endpoint, address.key, watch=self._handshakes.watch)
         self._refused = ""
 
     def __enter__(self) -> Self:

@@ -244,8 +244,9 @@ class Control:
     # --- the router ----------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._router = dealer_socket(self._context, self._settings.router_endpoint, self._key)
-        self._handshakes = Handshakes(self._context, self._router, self._key)
+        self._handshakes = Handshakes(self._context, self._key)
+        endpoint, watch = self._settings.router_endpoint, self._handshakes.watch
+        self._router = dealer_socket(self._context, endpoint, self._key, watch=watch)
 
     def _send_to_router(self, frames: Sequence[Buffer]) -> bool:
         try:

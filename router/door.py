@@ -81,9 +81,11 @@ class Door:
     def listen(self, side: Side, endpoint: str) -> Socket:
         """A ROUTER that lets in who may. Raises address_in_use."""
         domain = next(name for name, of in DOMAINS.items() if of == side)
-        listening = router_socket(self._context, endpoint, Curve(self._key, domain))
-        self._monitors[side] = monitor_socket(self._context, listening, _WATCHED, MONITOR_EVENTS)
-        return listening
+
+        def watch(listening: Socket) -> None:
+            self._monitors[side] = monitor_socket(self._context, listening, _WATCHED, MONITOR_EVENTS)
+
+        return router_socket(self._context, endpoint, Curve(self._key, domain), watch=watch)
 
     @property
     def sockets(self) -> list[Socket]:

@@ -148,7 +148,11 @@ def test_only_loopback_is_listened_on_and_a_taken_port_is_named() -> None:
         with pytest.raises(GenServeError, match=endpoint) as caught:
             router_socket(context, endpoint)
         assert caught.value.code == "address_in_use"
-        dealer = dealer_socket(context, endpoint)
+        seen: list[str] = []
+        dealer = dealer_socket(
+            context, endpoint, watch=lambda made: seen.append(made.getsockopt_string(zmq.LAST_ENDPOINT))
+        )
+        assert seen == [""]  # before it connects, so that nothing of its handshakes escapes who watches them
         dealer.send(b"hello")
         route, text = first.recv_multipart()
         assert text == b"hello"
