@@ -146,10 +146,12 @@ class Door:
     def _first_word(self, side: Side, peer: Peer, frame: zmq.Frame, name: str) -> None:
         if self._spoken[side].pop(peer, None) is not None:  # another one took its routing id
             self._gone[side].append(peer)
-        descriptor = int(frame.get(zmq.SRCFD))
-        connection = self._open[side].get(descriptor)
-        if connection is None:  # it was accepted before the monitor looked
-            connection = self._open[side][descriptor] = Connection(_other_end(descriptor))
+        connection = self._open[side].get(int(frame.get(zmq.SRCFD)))
+        if connection is None:  # it said this and left: its end is known before its words
+            self._gone[side].append(peer)
+            return
+        if connection.peer and self._spoken[side].pop(connection.peer, None) is not None:
+            self._gone[side].append(connection.peer)  # likewise, and its descriptor is somebody else's by now
         connection.peer, connection.name = peer, name
         self._spoken[side][peer] = connection
         self._unjudge(side, connection.host)

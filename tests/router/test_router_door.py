@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from common.clock import monotonic_s
 from common.log import get_logger
 from common.sockets import Curve, router_socket
 from router import door as door_module
-from router.door import Door, _other_end, _shut
-from router.events import KeyRevoked
+from router.door import Connection, Door, _other_end, _shut
+from router.events import KeyRevoked, PeerGone
 from tests import intruders
 from tests.keyring import Keyring, come_in_with
 from tests.router.process import SOON_S, RouterProcess, router_process
@@ -259,9 +259,10 @@ def test_another_domain_of_the_same_process_lets_nobody_in(tmp_path: Path) -> No
         context.destroy(linger=0)
 
 
-def test_what_a_revoked_key_has_sent_before_is_not_taken_afterwards(tmp_path: Path) -> None:
-    """It lies in the router's queue already when the key is revoked."""
-    keys = Keyring(tmp_path)
+@contextmanager
+def half_a_router(folder: Path, said: int) -> Iterator[tuple[Keyring, Door, Any, Any]]:
+    """A door, its endpoint for clients with `said` messages of this host's admin in it, and that admin's socket."""
+    keys = Keyring(folder)
     context: zmq.Context[Any] = zmq.Context()
     door = Door(context, keys.key("server.key"), keys.store.peers_file, logger=get_logger(), now=0.0)
     dealer = context.socket(zmq.DEALER)
@@ -269,32 +270,68 @@ def test_what_a_revoked_key_has_sent_before_is_not_taken_afterwards(tmp_path: Pa
         listening = door.listen("client", "tcp://127.0.0.1:*")
         come_in_with(dealer, keys.key("client.key"))
         dealer.connect(listening.getsockopt_string(zmq.LAST_ENDPOINT))
-        for _ in range(2):
+        for _ in range(said):
             dealer.send(b"GS1")
         poller = zmq.Poller()
         for each in (*door.sockets, listening):
             poller.register(each, zmq.POLLIN)
 
-        def said() -> bool:
+        def heard() -> bool:
             ready = dict(poller.poll(10))
             door.serve(ready, 0.0)
             return listening in ready
 
-        wait_for("messages", said, SOON_S)
-        now = 0.0
-        for expected in ("here-admin", None):
-            peer, frame = listening.recv(), listening.recv(copy=False)
-            who = door.whose("client", peer, frame, now)
-            assert (who.name if who else None) == expected
-            if expected:
-                keys.revoke(expected)
-                now = 10.0
-                door.serve({}, now)
-                assert [event.name for event in door.changes(0.0, {}) if isinstance(event, KeyRevoked)] == [expected]
+        wait_for("messages", heard, SOON_S)
+        yield keys, door, listening, dealer
     finally:
         dealer.close(linger=0)
         door.close()
         context.destroy(linger=0)
+
+
+def _whose(door: Door, listening: Any, now: float = 0.0) -> tuple[bytes, str]:
+    """(routing id, name) of the next message; '' of one that is not taken."""
+    peer, frame = listening.recv(), listening.recv(copy=False)
+    who = door.whose("client", peer, frame, now)
+    return peer, who.name if who else ""
+
+
+def test_what_a_revoked_key_has_sent_before_is_not_taken_afterwards(tmp_path: Path) -> None:
+    """It lies in the router's queue already when the key is revoked."""
+    with half_a_router(tmp_path, 2) as (keys, door, listening, _):
+        assert _whose(door, listening)[1] == "here-admin"
+        keys.revoke("here-admin")
+        door.serve({}, 10.0)
+        assert [event.name for event in door.changes(0.0, {}) if isinstance(event, KeyRevoked)] == ["here-admin"]
+        assert _whose(door, listening, 10.0)[1] == ""
+
+
+def test_who_left_before_its_first_word_was_read_is_gone_all_the_same(tmp_path: Path) -> None:
+    """Its end is known before its words; nothing of it is kept."""
+    with half_a_router(tmp_path, 2) as (_, door, listening, dealer):
+        dealer.close(linger=0)
+        monitor = door.sockets[-1]
+        assert monitor.poll(SOON_S * 1000)
+        door.serve({monitor: zmq.POLLIN}, 0.0)
+        peers = [_whose(door, listening) for _ in range(2)]
+        assert {name for _, name in peers} == {"here-admin"}
+        assert door.parted("client")
+        assert door.changes(0.0, {"client": True}) == []  # something of it may still have to be read
+        gone = door.changes(0.0, {"client": False})
+        assert {(event.side, event.peer) for event in gone if isinstance(event, PeerGone)} == {("client", peers[0][0])}
+        assert door._spoken["client"] == door._open["client"] == {}
+
+
+def test_a_descriptor_that_is_another_connections_by_now_is_that_ones(tmp_path: Path) -> None:
+    """Its former connection's last words are read after the next one has come."""
+    with half_a_router(tmp_path, 1) as (_, door, listening, _dealer):
+        (descriptor,) = door._open["client"]
+        peer, frame = listening.recv(), listening.recv(copy=False)
+        door._open["client"][descriptor] = Connection(("127.0.0.1", 1))
+        for each in (b"former", peer):
+            assert door.whose("client", each, frame, 0.0) is not None
+        assert set(door._spoken["client"]) == {peer}
+        assert [event.peer for event in door.changes(0.0, {}) if isinstance(event, PeerGone)] == [b"former"]
 
 
 def test_a_bug_in_judging_lets_nobody_in_is_logged_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
