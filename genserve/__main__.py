@@ -6,7 +6,6 @@ Each command imports what it needs when it runs, so that --help is quick and onl
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +22,7 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
+from genserve import generate_command
 from genserve.flags import Router, client_endpoint, flag
 from genserve.job_commands import add_to
 
@@ -195,68 +195,7 @@ def gateway(
     raise typer.Exit(run(_load(GatewaySettings, flags, log_level, log_format)))
 
 
-@app.command(
-    epilog="Examples:\n"
-    '  genserve generate "a red circle" -o circle.png\n'
-    '  genserve generate "a lighthouse at dusk" --size 1024x768 --steps 28 --seed 7'
-)
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.", show_default=False)],
-    *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.png",
-            show_default=False,
-            help="Where the picture goes, a file or a folder; an existing file is replaced. "
-            "\\[default: genserve-JOB.png here]",
-        ),
-    ] = None,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Pixels; auto is the model's own size.")] = "auto",
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="<int>", help="Denoising steps. \\[default: the model's]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture. \\[default: random]")] = None,
-    model: Annotated[str | None, typer.Option(help="One of `genserve status`. \\[default: the router's]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="How closely to follow the prompt. \\[default: the model's]")
-    ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What not to draw.")] = None,
-    priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first. \\[default: 0]")] = None,
-    deadline: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Fail where the picture cannot be there by then.")
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A name of your own: said again with the same job, it finds the job of then for a day."
-        ),
-    ] = None,
-    router_: Router = None,
-) -> None:
-    """Draw one picture into a file, showing each step.
-
-    Speaks ZeroMQ with the router and survives its restart. Ctrl-C cancels the job.
-    """
-    from genserve.generate import generate as run  # noqa: PLC0415  # keeps --help quick
-    from genserve.generate import parse_size  # noqa: PLC0415  # keeps --help quick
-
-    width, height = parse_size(size)
-    job = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "model": model,
-        "width": width,
-        "height": height,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "seed": seed,
-        "priority": priority,
-        "deadline_s": deadline,
-    }
-    raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
+generate_command.add_to(app)
 
 
 @app.command(epilog="Examples:\n  genserve status\n  genserve status --json | jq .stats.running")

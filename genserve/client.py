@@ -48,6 +48,7 @@ SEND_RETRY_S = 0.25
 CANCEL_TIMEOUT_S = 2.0
 
 News: TypeAlias = JobView | JobProgress
+OnPreview: TypeAlias = Callable[[JobProgress, bytes], None]  # what it is, and its file bytes
 A = TypeVar("A", bound=Message)
 
 
@@ -89,9 +90,12 @@ class Client:
             workers += reply.workers
         return msgspec.structs.replace(reply, workers=tuple(workers))
 
-    def draw(self, job: JobSpec, on_news: Callable[[News], None], *, key: str = "") -> Drawn:
+    def draw(
+        self, job: JobSpec, on_news: Callable[[News], None], *, key: str = "", on_preview: OnPreview | None = None
+    ) -> Drawn:
         """Submit a job and wait for its picture, through reconnections and restarts of the router.
 
+        `on_preview`: is given each partial picture that the job asks for and that is not lost on its way.
         `key`: a name of the caller's own, under which a job of then is found again; '' is one made up here.
         Raises GenServeError with the job's or the refusal's code. KeyboardInterrupt cancels the job.
         """
@@ -123,6 +127,7 @@ class Client:
                         on_news(message.job)
                     case JobProgress(rid=submit.rid):
                         on_news(message)
+                        _show(message, payload, on_preview)
                     case Result(rid=submit.rid):
                         return _drawn(message, payload)
                     case ErrorReply(rid=submit.rid, code="not_found") if job_id:
@@ -217,6 +222,11 @@ class Client:
 
 def _name() -> str:
     return uuid.uuid4().hex
+
+
+def _show(progress: JobProgress, payload: list[bytes], on_preview: OnPreview | None) -> None:
+    if progress.preview is not None and on_preview is not None:
+        on_preview(progress, b"".join(payload))
 
 
 def _drawn(result: Result, payload: list[bytes]) -> Drawn:

@@ -6,6 +6,7 @@ Talks to the router only through genserve/client. The progress goes to stderr, t
 import os
 import re
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from common.errors import GenServeError
-from common.messages import JobSpec
+from common.messages import JobProgress, JobSpec
 from genserve.client import Client, Drawn, News
 from genserve.files import write_atomically
 
@@ -33,7 +34,7 @@ def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: st
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` cancel the job like Ctrl-C
     try:
         with Client(endpoint) as client, ProgressLine(err) as line:
-            drawn = client.draw(spec, line.show, key=key)
+            drawn = client.draw(spec, line.show, key=key, on_preview=partial(keep_preview, err, output))
     except KeyboardInterrupt:
         err.print("cancelled")
         return EXIT_INTERRUPTED
@@ -87,6 +88,17 @@ def output_path(output: Path | None, job_id: str) -> Path:
     if output is None or output.is_dir():
         return (output or Path()) / f"genserve-{job_id[:8]}.png"
     return output
+
+
+def keep_preview(err: Console, output: Path | None, progress: JobProgress, data: bytes) -> None:
+    """Write a partial picture beside the place of the final one, and say so."""
+    assert progress.preview is not None
+    final = output_path(output, progress.job_id)
+    suffix = progress.preview.format.replace("jpeg", "jpg")
+    path = final.with_name(f"{final.stem}-preview-{progress.preview_index + 1}.{suffix}")
+    write_atomically(path, data)
+    where = f"after step {progress.step} of {progress.steps}"
+    err.print(f"[dim]{escape(str(path))} {where}[/]", highlight=False, soft_wrap=True)
 
 
 def report(out: Console, path: Path, drawn: Drawn) -> None:

@@ -99,7 +99,7 @@ class Begun(Message, frozen=True, kw_only=True):
 
 
 class Step(Message, frozen=True, kw_only=True):
-    """A denoising step is done."""
+    """A denoising step is done; a preview's file bytes are the payload."""
 
     NAME = b"STEP"
     token: Token
@@ -107,6 +107,9 @@ class Step(Message, frozen=True, kw_only=True):
     steps: Count
     step_s: Seconds
     load: DeviceLoad
+    preview: Picture | None = None
+    preview_index: Count = 0
+    parts: Parts = ()
 
 
 class Drawn(Message, frozen=True, kw_only=True):

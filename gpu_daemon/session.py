@@ -299,16 +299,15 @@ class Session:
         for command in self.work.commands():
             if isinstance(command, ToRouter):
                 token: Token | None = getattr(command.message, "token", None)
-                self._say(command.message, now, self.work.hand.get(token) if token else None)
+                self._say(command.message, now, self.work.hand.get(token) if token else None, command.payload)
             else:
                 self._out.append(command)
 
-    def _say(self, message: Message, now: float, held: Held | None = None) -> None:
+    def _say(self, message: Message, now: float, held: Held | None = None, payload: Sequence[Buffer] = ()) -> None:
         """Send in the present epoch. Without one, ends wait for the next WELCOME and the rest is void."""
         if self._epoch is None:
             return
         assert isinstance(message, WorkerMessage)
-        payload: Sequence[Buffer] = ()
         if held is not None and isinstance(message, Done | Fail):
             held.told_at, payload = now, held.payload
         self._out.append(ToRouter(msgspec.structs.replace(message, epoch=self._epoch), payload))

@@ -157,19 +157,29 @@ class Work:
                 self._say(Started(epoch=UNSTAMPED, token=held.token))
             case Step() as step:
                 self.load = step.load
-                if step.step >= step.steps - 1 or now >= held.progress_at + PROGRESS_INTERVAL_S:
-                    held.progress_at = now
-                    self._say(
-                        WorkerProgress(
-                            epoch=UNSTAMPED, token=held.token, step=step.step, steps=step.steps, step_s=step.step_s
-                        )
-                    )
+                last = step.step >= step.steps - 1
+                if last or step.preview is not None or now >= held.progress_at + PROGRESS_INTERVAL_S:
+                    self._stepped(held, step, event.payload, now)
             case Drawn() as drawn:
                 self.load = drawn.load
                 self._drawn(held, drawn, event, now)
             case Undrawn() as undrawn:
                 self.load = undrawn.load
                 self._undrawn(held, undrawn.code, undrawn.message, now)
+
+    def _stepped(self, held: Held, step: Step, payload: Sequence[Buffer], now: float) -> None:
+        held.progress_at = now
+        progress = WorkerProgress(
+            epoch=UNSTAMPED,
+            token=held.token,
+            step=step.step,
+            steps=step.steps,
+            step_s=step.step_s,
+            preview=step.preview,
+            preview_index=step.preview_index,
+            parts=step.parts,
+        )
+        self._say(progress, payload)
 
     def _broken(self, message: Broken) -> None:
         self.state, self.detail = "broken", message.message

@@ -95,6 +95,7 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         priority=spec.priority,
         client=spec.client,
         save=spec.save,
+        previews=spec.previews,
     )
     return order, _enlarged_note(order)
 

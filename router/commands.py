@@ -17,11 +17,12 @@ class Command(Struct, frozen=True):
 
 
 class ToClient(Command, frozen=True):
-    """Send `message` to a client; its payload is the stored picture of the job `picture_of`, if any."""
+    """Send `message` to a client; its payload is the stored picture of the job `picture_of`, or `payload`, if any."""
 
     peer: bytes
     message: Message
     picture_of: str = ""
+    payload: Sequence[Any] = ()
 
 
 class ToWorker(Command, frozen=True):

@@ -45,7 +45,7 @@ class ClientSaid(Event, frozen=True, kw_only=True):
 
 
 class WorkerSaid(Event, frozen=True, kw_only=True):
-    """A message of a GPU daemon; `payload` is a picture's frames, passed through untouched."""
+    """A message of a GPU daemon; `payload` is a picture's or a preview's frames, passed through untouched."""
 
     peer: Peer
     message: Message

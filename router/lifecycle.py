@@ -32,7 +32,7 @@ from router.records import (
 )
 from router.retry import GiveUp, Retry, after_failure, after_return
 from router.state import RouterState
-from router.teller import Teller
+from router.teller import Preview, Teller
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
 NOTE_CHARS_MAX = 500
@@ -174,10 +174,10 @@ class Lifecycle:
         )
         self._teller.end(job)
 
-    def progress(self, job: Job, step: int) -> None:
+    def progress(self, job: Job, step: int, preview: Preview) -> None:
         """A step is done."""
         job.step, job.step_now = step, self._state.now
-        self._teller.progress(job, always=step >= job.order.steps)
+        self._teller.progress(job, always=step >= job.order.steps, preview=preview)
 
     # --- back ----------------------------------------------------------------------------------
 

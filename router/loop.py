@@ -224,7 +224,7 @@ class Loop:
     def _carry_out(self, command: Command) -> None:
         match command:
             case ToClient():
-                self._send("client", command.peer, command.message, command.picture_of)
+                self._send("client", command.peer, command.message, command.picture_of, command.payload)
             case ToWorker():
                 self._send("worker", command.peer, command.message)
             case Log():
@@ -238,8 +238,9 @@ class Loop:
             raise GenServeError("not_found", f"the picture of job {job_id} is no longer kept")
         return found
 
-    def _send(self, side: Side, peer: bytes, message: Message, picture_of: str = "") -> None:
-        payload: Sequence[Any] = ()
+    def _send(
+        self, side: Side, peer: bytes, message: Message, picture_of: str = "", payload: Sequence[Any] = ()
+    ) -> None:
         if picture_of:
             try:
                 payload = self._picture(picture_of)

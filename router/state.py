@@ -5,6 +5,7 @@ by its own methods only.
 """
 
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -97,9 +98,9 @@ class RouterState:
         """One line."""
         self.out.append(Log(level, event, fields))
 
-    def to_client(self, peer: Peer, message: Message, picture_of: str = "") -> None:
+    def to_client(self, peer: Peer, message: Message, picture_of: str = "", payload: Sequence[Any] = ()) -> None:
         """One message to a client."""
-        self.out.append(ToClient(peer, message, picture_of))
+        self.out.append(ToClient(peer, message, picture_of, payload))
 
     def to_worker(self, worker: Worker, message: Message) -> None:
         """One message to a GPU daemon; dropped where its connection is gone, for it will register again."""

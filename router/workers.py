@@ -5,6 +5,9 @@ state is asked: the current one ends the job, a repeated one is acknowledged aga
 Messages of another epoch are ignored, those two apart.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from msgspec.structs import replace
 
 from common.errors import ERRORS, GenServeError
@@ -35,6 +38,7 @@ from router.lifecycle import Lifecycle
 from router.records import ModelForgotten, ModelKnown
 from router.retry import INFRASTRUCTURE
 from router.state import RouterState
+from router.teller import NO_PREVIEW, Preview
 
 MODELS_MAX = 32  # remembered at once; unserved ones go first
 DESCRIPTION_CHARS_MAX = 200
@@ -68,18 +72,18 @@ class Workers:
             if isinstance(message, Done | Fail):
                 self._end(worker, message, event)
             elif present:
-                self._present(worker, message)
+                self._present(worker, message, event.payload)
         else:
             raise AssertionError(f"{message.NAME!r} is no message of a daemon")
 
-    def _present(self, worker: Worker, message: WorkerMessage) -> None:
+    def _present(self, worker: Worker, message: WorkerMessage, payload: Sequence[Any]) -> None:
         """A message of the present epoch."""
         state = self._state
         match message:
             case Credit():
                 state.fleet.grant(worker, message.granted_total)
             case Started() | WorkerProgress() | Returned():
-                self._about_job(worker, message)
+                self._about_job(worker, message, payload)
             case Heartbeat():
                 if state.fleet.heartbeat(worker, message):
                     self._state_changed(worker)
@@ -182,7 +186,7 @@ class Workers:
             return None
         return job
 
-    def _about_job(self, worker: Worker, message: Started | WorkerProgress | Returned) -> None:
+    def _about_job(self, worker: Worker, message: Started | WorkerProgress | Returned, payload: Sequence[Any]) -> None:
         state = self._state
         job = self._current(worker, message.token)
         if job is None:
@@ -198,7 +202,10 @@ class Workers:
         if isinstance(message, WorkerProgress):
             if message.step_s > 0 and state.fleet.learn_step(worker, job.order, message.step_s):
                 state.queue.recost(job.order.model, state.jobs)
-            self._lifecycle.progress(job, min(message.step, job.order.steps))
+            preview = NO_PREVIEW
+            if message.preview is not None and job.order.previews:
+                preview = Preview(message.preview, message.preview_index, message.parts, payload)
+            self._lifecycle.progress(job, min(message.step, job.order.steps), preview)
 
     def _end(self, worker: Worker, message: Done | Fail, event: WorkerSaid) -> None:
         state, token = self._state, message.token

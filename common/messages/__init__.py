@@ -53,6 +53,7 @@ from common.messages.client import (
 )
 from common.messages.parts import (
     NEGATIVE_PROMPT_CHARS_MAX,
+    PREVIEWS_MAX,
     PROMPT_CHARS_MAX,
     SEED_MAX,
     SIDE_MAX,
@@ -137,6 +138,7 @@ __all__ = [
     "CLIENT_TO_ROUTER",
     "DEAD_LETTERS_PER_PAGE",
     "NEGATIVE_PROMPT_CHARS_MAX",
+    "PREVIEWS_MAX",
     "PROMPT_CHARS_MAX",
     "ROUTER_TO_CLIENT",
     "ROUTER_TO_WORKER",

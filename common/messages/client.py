@@ -117,7 +117,10 @@ class Rejected(Message, frozen=True, kw_only=True):
 
 
 class JobProgress(Message, frozen=True, kw_only=True):
-    """A watched job moved. May be lost; at most four a second."""
+    """A watched job moved. May be lost; at most four a second, those with a preview apart.
+
+    `preview`: what the payload is, if there is one: the picture as it is so far, the job's `preview_index`-th from 0.
+    """
 
     NAME = b"PROGRESS"
     rid: str
@@ -127,6 +130,9 @@ class JobProgress(Message, frozen=True, kw_only=True):
     steps: int
     position: int = 0
     eta_s: float | None = None
+    preview: Picture | None = None
+    preview_index: int = 0
+    parts: Parts = ()
 
 
 class Result(Message, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ NEGATIVE_PROMPT_CHARS_MAX = 4000
 SEED_MAX = 2**63 - 1
 SIDE_MAX = 16384
 STEPS_MAX = 1000
+PREVIEWS_MAX = 20  # partial pictures of one job
 
 Rid = Annotated[str, Meta(min_length=1, max_length=64)]
 JobId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
@@ -43,11 +44,13 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0  # higher first
     client: Label = ""  # whom to count this job to, for fair shares and the logs
     save: bool = False  # also keep a copy in the daemon's output folder
+    # partial pictures while it is drawn, spread evenly over the steps; the last step brings the picture itself
+    previews: Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)] = 0
     # seconds from acceptance within which the picture must be there; None: router.job_deadline_s
     deadline_s: Annotated[float, Meta(gt=0, le=1e7)] | None = None
 
 
-class JobOrder(Struct, frozen=True, kw_only=True):
+class JobOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One picture as the router orders it: every choice made."""
 
     prompt: str
@@ -64,6 +67,7 @@ class JobOrder(Struct, frozen=True, kw_only=True):
     priority: int
     client: str
     save: bool
+    previews: int = 0
 
 
 class Token(Struct, frozen=True, kw_only=True):
@@ -98,9 +102,9 @@ class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Picture(Struct, frozen=True, kw_only=True):
-    """What the payload of a DONE or RESULT is."""
+    """What the payload of a DONE or RESULT is, and that of a PROGRESS with a preview."""
 
-    format: Label  # 'png'
+    format: Label  # 'png'; of a preview also 'jpeg'
     width: int
     height: int
     drawn_width: int
@@ -114,6 +118,7 @@ class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     encode_s: Seconds = 0.0  # prompt to embeddings
     denoise_s: Seconds = 0.0  # all steps
+    preview_s: Seconds = 0.0  # partial pictures, between them
     decode_s: Seconds = 0.0  # latents to pixels
     save_s: Seconds = 0.0  # pixels to file bytes
     total_s: Seconds = 0.0

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from common.messages.parts import (
+    PREVIEWS_MAX,
     STEPS_MAX,
     Count,
     DeviceInfo,
@@ -64,13 +65,16 @@ class Started(WorkerMessage, frozen=True, kw_only=True):
 
 
 class WorkerProgress(WorkerMessage, frozen=True, kw_only=True):
-    """A step is done. May be lost."""
+    """A step is done; with a `preview`, the picture as it is so far is the payload. May be lost."""
 
     NAME = b"PROGRESS"
     token: Token
     step: Annotated[int, Meta(ge=0, le=STEPS_MAX)]
     steps: Annotated[int, Meta(ge=1, le=STEPS_MAX)]
     step_s: Seconds = 0.0  # the last step's
+    preview: Picture | None = None
+    preview_index: Annotated[int, Meta(ge=0, lt=PREVIEWS_MAX)] = 0
+    parts: Parts = ()
 
 
 class Done(WorkerMessage, frozen=True, kw_only=True):

@@ -9,7 +9,19 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Note, Picture, Tim
 from common.models import ModelCard
 
 Report = Callable[[str, float], None]  # (stage, fraction done): called while loading
-OnStep = Callable[[int, int, float], None]  # (step from 1, steps, its seconds); raises Stopped to stop the job
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The picture as the denoiser believes it to be so far, the `index`-th of its job from 0."""
+
+    index: int
+    data: bytes
+    picture: Picture
+
+
+# (step from 1, steps, its seconds, the preview that follows it); raises Stopped to stop the job
+OnStep = Callable[[int, int, float, Preview | None], None]
 
 
 class Stopped(Exception):  # noqa: N818  # not an error: the owner's wish

@@ -62,7 +62,7 @@ class FluxBackend:
         self._painter = Painter(self._settings, self.device, self._folder, report)
         self.offloaded = self._painter.offloaded
         report("warming up", 0.9)
-        self._painter.draw(self._warm_up(), lambda _step, _steps, _step_s: None)
+        self._painter.draw(self._warm_up(), lambda *_step: None)
         gc.freeze()  # the libraries stay; collecting after a failure need not look at them again
 
     def draw(self, job: JobOrder, on_step: OnStep) -> Painting:

@@ -19,7 +19,8 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.models import ModelCard
 from common.settings import GpuDaemonSettings
 from gpu_daemon.devices import cpu_load
-from gpu_daemon.engine.backend import OnStep, Painting, Report
+from gpu_daemon.engine.backend import OnStep, Painting, Preview, Report
+from gpu_daemon.engine.previews import preview_steps
 
 NAME = "noop"
 SIZES_CACHED_MAX = 64
@@ -60,25 +61,19 @@ class NoopBackend:
         _pixels(self.card.width, self.card.height)
 
     def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
-        """A picture of `colour_of(job.seed)`."""
+        """A picture of `colour_of(job.seed)`; its previews are of colours of their own."""
         began = before = monotonic_s()
+        shown = preview_steps(job.previews, job.steps)
         for step in range(1, job.steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
             now = monotonic_s()
-            on_step(step, job.steps, now - before)
+            preview = _preview(job, self.card.name, shown.index(step), step) if step in shown else None
+            on_step(step, job.steps, now - before, preview)
             before = now
-        data = _png(job, self.card.name)
+        data = _png(job, colour_of(job.seed), self.card.name)
         ended = monotonic_s()
-        picture = Picture(
-            format="png",
-            width=job.width,
-            height=job.height,
-            drawn_width=job.width,
-            drawn_height=job.height,
-            bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
-        )
+        picture = _picture_of(job, data)
         timings = Timings(denoise_s=before - began, save_s=ended - before, total_s=ended - began)
         return Painting(data, picture, timings, ())
 
@@ -90,19 +85,36 @@ class NoopBackend:
         """There is nothing to give back."""
 
 
-def colour_of(seed: int) -> tuple[int, int, int]:
-    """The red, green and blue (0 to 255) that a seed is drawn in."""
-    red, green, blue = hashlib.sha256(str(seed).encode()).digest()[:3]
+def colour_of(seed: int, step: int = 0) -> tuple[int, int, int]:
+    """The red, green and blue (0 to 255) that a seed is drawn in; with a `step`, its preview after that step."""
+    red, green, blue = hashlib.sha256(f"{seed}/{step}".encode() if step else str(seed).encode()).digest()[:3]
     return red, green, blue
 
 
-def _png(job: JobOrder, model: str) -> bytes:
+def _preview(job: JobOrder, model: str, index: int, step: int) -> Preview:
+    data = _png(job, colour_of(job.seed, step), model)
+    return Preview(index, data, _picture_of(job, data))
+
+
+def _picture_of(job: JobOrder, data: bytes) -> Picture:
+    return Picture(
+        format="png",
+        width=job.width,
+        height=job.height,
+        drawn_width=job.width,
+        drawn_height=job.height,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _png(job: JobOrder, colour: tuple[int, int, int], model: str) -> bytes:
     facts = {"model": model, "seed": job.seed, "steps": job.steps, "width": job.width, "height": job.height}
     return b"".join(
         (
             _SIGNATURE,
             _chunk(b"IHDR", struct.pack(">IIBBBBB", job.width, job.height, 1, 3, 0, 0, 0)),  # 1 bit, by palette
-            _chunk(b"PLTE", bytes(colour_of(job.seed))),
+            _chunk(b"PLTE", bytes(colour)),
             _chunk(b"tEXt", b"genserve\0" + json.dumps(facts).encode("ascii")),
             _chunk(b"IDAT", _pixels(job.width, job.height)),
             _chunk(b"IEND", b""),

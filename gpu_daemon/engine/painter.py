@@ -7,6 +7,7 @@ import gc
 import hashlib
 
 import torch
+from PIL import Image
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
@@ -101,7 +102,11 @@ class Painter:
             )
         self._set_device()
         tokens_max = self._card.prompt_tokens_max
-        drawn = self._pipeline.draw(job, tokens_max, on_step)
+
+        def step(step: int, steps: int, step_s: float, index: int, image: Image.Image | None) -> None:
+            on_step(step, steps, step_s, pictures.preview_of(image, index, job) if image is not None else None)
+
+        drawn = self._pipeline.draw(job, tokens_max, step)
         if pictures.is_black(drawn.image):
             raise GenServeError("engine_error", "the model drew an all black picture, as a broken one does")
         saving = monotonic_s()
@@ -121,6 +126,7 @@ class Painter:
             timings=Timings(
                 encode_s=drawn.encode_s,
                 denoise_s=drawn.denoise_s,
+                preview_s=drawn.preview_s,
                 decode_s=drawn.decode_s,
                 save_s=ended - saving,
                 total_s=ended - started,

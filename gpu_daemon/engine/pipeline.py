@@ -6,6 +6,7 @@ torch.Generator('cpu').manual_seed(seed), …)` of the same dtype and thread cou
 torch's defaults, and noise is drawn on the CPU on every device, so that a seed means the same everywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.messages import JobOrder, Note
 from gpu_daemon.engine import memory
-from gpu_daemon.engine.backend import OnStep, Report
+from gpu_daemon.engine.backend import Report
+from gpu_daemon.engine.estimate import TENSORS, allow, estimate
+from gpu_daemon.engine.previews import preview_steps
 
 _CPU, _CUDA = torch.device("cpu"), torch.device("cuda", 0)  # CUDA_VISIBLE_DEVICES shows this process one GPU
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
@@ -33,7 +36,12 @@ class Drawn:
     image: Image.Image
     encode_s: float
     denoise_s: float
+    preview_s: float
     decode_s: float
+
+
+OnDrawnStep = Callable[[int, int, float, int, Image.Image | None], None]
+"""(step from 1, steps, its seconds, number of the preview from 0, the preview that follows it)"""
 
 
 class Pipeline:
@@ -45,6 +53,7 @@ class Pipeline:
         self.offloaded = False
         self._pipe = _load(folder, DTYPES[kind], report)
         self._pipe.set_progress_bar_config(disable=True)
+        allow(self._pipe)
         self._modules = {n: part for n, part in self._pipe.components.items() if isinstance(part, torch.nn.Module)}
 
     def place(self, *, offloaded: bool) -> None:
@@ -80,18 +89,24 @@ class Pipeline:
         return tuple(notes)
 
     @torch.no_grad()
-    def draw(self, job: JobOrder, tokens_max: int, on_step: OnStep) -> Drawn:
+    def draw(self, job: JobOrder, tokens_max: int, on_step: OnDrawnStep) -> Drawn:
         """Draw at the job's drawn size. Raises what `on_step` raises, engine_error, or whatever torch raises."""
         started = self._now()
         prompts = self._encode(job, tokens_max)
         encoded = stepped = self._now()
+        previewed_s, shown = 0.0, preview_steps(job.previews, job.steps)
 
-        def step_end(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-            nonlocal stepped
-            seconds = self._now() - stepped
-            if index + 1 == job.steps:
+        def step_end(pipe: Any, index: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+            nonlocal stepped, previewed_s
+            step, before = index + 1, self._now()
+            if step == job.steps:
                 _check_finite(tensors["latents"], "latents")
-            on_step(index + 1, job.steps, seconds)
+            if step in shown:
+                preview = estimate(pipe, tensors, job.drawn_width, job.drawn_height, self._device)
+                on_step(step, job.steps, before - stepped, shown.index(step), preview)
+                previewed_s += self._now() - before
+            else:
+                on_step(step, job.steps, before - stepped, 0, None)
             stepped = self._now()
             return {}
 
@@ -106,11 +121,12 @@ class Pipeline:
             max_sequence_length=tokens_max,
             output_type="pt",
             callback_on_step_end=step_end,
+            callback_on_step_end_tensor_inputs=TENSORS if shown else TENSORS[:1],
         ).images
         _check_finite(pixels, "pixels")
         processor = self._pipe.image_processor
         image: Image.Image = processor.numpy_to_pil(processor.pt_to_numpy(pixels))[0]
-        return Drawn(image, encoded - started, stepped - encoded, self._now() - stepped)
+        return Drawn(image, encoded - started, stepped - encoded - previewed_s, previewed_s, self._now() - stepped)
 
     def _encode(self, job: JobOrder, tokens_max: int) -> dict[str, torch.Tensor]:
         """Both prompts' embeddings, under the names that the pipeline's call has for them."""

@@ -22,7 +22,7 @@ from common.messages import DeviceInfo, DeviceLoad, Message, Note, Token
 from common.process import die_with_parent, name_process
 from common.settings import GpuDaemonSettings
 from common.sockets import Socket, pair_connector
-from gpu_daemon.engine.backend import Backend, EngineMustEnd, Painting, Stopped
+from gpu_daemon.engine.backend import Backend, EngineMustEnd, Painting, Preview, Stopped
 from gpu_daemon.engine.saving import save_picture
 from gpu_daemon.engine_messages import (
     CONTROL_TO_ENGINE,
@@ -115,7 +115,7 @@ class Engine:
         self._log.debug("job.drawing", job_id=token.job_id, prompt=order.job.prompt, seed=order.job.seed)
         fault: Exception | None = None
         try:
-            painting = backend.draw(order.job, lambda step, steps, step_s: self._step(token, step, steps, step_s))
+            painting = backend.draw(order.job, lambda *step: self._step(token, *step))
         except Stopped:
             self._undrawn(token, "cancelled", "stopped between two steps")
             return True
@@ -139,11 +139,22 @@ class Engine:
         self._await_quit()
         return False
 
-    def _step(self, token: Token, step: int, steps: int, step_s: float) -> None:
+    def _step(self, token: Token, step: int, steps: int, step_s: float, preview: Preview | None) -> None:
         now = monotonic_s()
         if now >= self._load_at + STEP_LOAD_INTERVAL_S and self._backend is not None:
             self._device_load(self._backend)
-        self._send(Step(token=token, step=step, steps=steps, step_s=step_s, load=self._load), lossy=True)
+        parts = split_payload(preview.data) if preview else ()
+        said = Step(
+            token=token,
+            step=step,
+            steps=steps,
+            step_s=step_s,
+            load=self._load,
+            preview=preview.picture if preview else None,
+            preview_index=preview.index if preview else 0,
+            parts=part_sizes(parts),
+        )
+        self._send(said, parts, lossy=True)
         while self._socket.poll(0):
             message = self._receive()
             if isinstance(message, Quit) or (isinstance(message, Stop) and message.token == token):

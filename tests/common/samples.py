@@ -73,6 +73,7 @@ SPEC = JobSpec(
     priority=-3,
     client="studio",
     save=True,
+    previews=3,
     deadline_s=90.5,
 )
 ORDER = JobOrder(
@@ -174,6 +175,9 @@ TO_CLIENT: list[Message] = [
     Accepted(rid="1", job_id=JOB_ID, job=JOB),
     Rejected(rid="1", code="queue_full", message="full", retry_after_s=2.0),
     JobProgress(rid="1", job_id=JOB_ID, state="running", step=1, steps=2),
+    JobProgress(
+        rid="1", job_id=JOB_ID, state="running", step=1, steps=2, preview=PICTURE, preview_index=1, parts=(3, 2)
+    ),
     Result(rid="1", job_id=JOB_ID, job=JOB, picture=PICTURE, parts=(3, 2)),
     Failed(rid="1", job_id=JOB_ID, job=JOB, error=ERROR),
     Cancelled(rid="1", job_id=JOB_ID, job=JOB),
@@ -194,6 +198,7 @@ WORKER_MESSAGES: list[Message] = [
     Credit(epoch=1, granted_total=2),
     Started(epoch=1, token=TOKEN),
     WorkerProgress(epoch=1, token=TOKEN, step=1, steps=28, step_s=0.17),
+    WorkerProgress(epoch=1, token=TOKEN, step=1, steps=28, preview=PICTURE, preview_index=1, parts=(3, 2)),
     Done(epoch=1, token=TOKEN, picture=PICTURE, parts=(3, 2), timings=TIMINGS, notes=(NOTE,)),
     Fail(epoch=1, token=TOKEN, code="out_of_memory", message="no room"),
     Returned(epoch=1, token=TOKEN, reason="draining"),

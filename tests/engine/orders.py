@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from common.messages import JobOrder
-from gpu_daemon.engine.backend import OnStep, Painting
+from gpu_daemon.engine.backend import OnStep, Painting, Preview
 from gpu_daemon.engine.flux import FluxBackend
 
 PROMPT_TOKENS_MAX = 64  # of the embedded model
@@ -33,7 +33,7 @@ def order(**changes: Any) -> JobOrder:
     return JobOrder(**fields)
 
 
-def ignore(_step: int, _steps: int, _step_s: float) -> None:
+def ignore(_step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
     """An `on_step` that lets every job go on."""
 
 

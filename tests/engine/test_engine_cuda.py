@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from common.errors import GenServeError
 from common.messages import DeviceInfo
 from common.settings import GpuDaemonSettings
-from gpu_daemon.engine.backend import Stopped
+from gpu_daemon.engine.backend import Preview, Stopped
 from gpu_daemon.engine.flux import FluxBackend
 from gpu_daemon.model_folder import EMBEDDED
 from tests.engine.orders import ignore, order, paint, plain
@@ -77,7 +77,7 @@ def test_pixels_are_those_of_plain_diffusers(gpu: FluxBackend, reference: bytes)
 
 def test_steps_are_timed_when_the_gpu_has_done_them(gpu: FluxBackend):
     told: list[float] = []
-    timings = gpu.draw(order(steps=5), lambda _step, _steps, step_s: told.append(step_s)).timings
+    timings = gpu.draw(order(steps=5), lambda _step, _steps, step_s, _preview: told.append(step_s)).timings
     assert len(told) == 5
     assert 0 < sum(told) <= timings.denoise_s
     assert timings.encode_s + timings.denoise_s + timings.decode_s + timings.save_s <= timings.total_s
@@ -148,7 +148,7 @@ def test_out_of_memory_is_typed_and_the_next_job_is_right(gpu: FluxBackend, refe
 def test_out_of_memory_between_two_steps(gpu: FluxBackend, reference: bytes):
     taken: list[torch.Tensor] = []
     with pytest.raises(GenServeError) as caught:
-        gpu.draw(JOB, lambda step, _steps, _step_s: taken.extend(_take_all_memory()) if step == 2 else None)
+        gpu.draw(JOB, lambda step, *_told: taken.extend(_take_all_memory()) if step == 2 else None)
     taken.clear()
     assert caught.value.code == "out_of_memory"
     assert paint(gpu, JOB).tobytes() == reference
@@ -166,7 +166,7 @@ def test_offloaded_pictures_are_the_same(reference: bytes, settings: dict[str, A
     assert paint(backend, JOB).tobytes() == reference
     assert _devices(backend) == {"cpu"}, "every part goes home after its picture"
 
-    def stop(step: int, _steps: int, _step_s: float) -> None:
+    def stop(step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
         if step == 2:
             raise Stopped
 

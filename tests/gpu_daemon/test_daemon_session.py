@@ -226,6 +226,19 @@ def test_progress_is_thinned_but_for_its_last_steps(ready: Driver) -> None:
     assert [command.message.step for command in said if isinstance(command, ToRouter)] == [1, 19, 20]
 
 
+def test_a_preview_is_passed_on_with_its_bytes_at_whatever_step(ready: Driver) -> None:
+    ready.dispatch(A)
+    preview = Picture(format="jpeg", width=1, height=1, drawn_width=1, drawn_height=1, bytes=3, sha256="0" * 64)
+    steps = [Step(token=A, step=n, steps=20, step_s=0.0, load=DeviceLoad()) for n in range(1, 4)]
+    shown = [msgspec.structs.replace(steps[n], preview=preview, preview_index=n - 1, parts=(3,)) for n in (1, 2)]
+    ready.engine(steps[0])
+    for index, step in enumerate(shown):
+        progress = WorkerProgress(
+            epoch=1, token=A, step=step.step, steps=20, preview=preview, preview_index=index, parts=(3,)
+        )
+        assert ready.engine(step, (b"abc",)) == [ToRouter(progress, (b"abc",))]
+
+
 def test_a_dispatch_beyond_the_credit_is_returned(ready: Driver) -> None:
     ready.dispatch(A)
     ready.dispatch(B)

@@ -90,9 +90,9 @@ class PlayedLoop(Loop):
             event = msgspec.structs.replace(event, job_id=uuid.UUID(int=number).hex)
         return event
 
-    def _send(self, side: Any, peer: bytes, message: Message, picture_of: str = "") -> None:
+    def _send(self, side: Any, peer: bytes, message: Message, picture_of: str = "", payload: Any = ()) -> None:
         self.node.saying(side, peer, message)
-        super()._send(side, peer, message, picture_of)
+        super()._send(side, peer, message, picture_of, payload)
 
 
 class RouterNode:

@@ -1,0 +1,94 @@
+"""The command `genserve generate`: what can be said on the command line, and nothing else."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from genserve.flags import Router, client_endpoint
+
+EPILOG = (
+    "Examples:\n"
+    '  genserve generate "a red circle" -o circle.png\n'
+    '  genserve generate "a lighthouse at dusk" --size 1024x768 --steps 28 --seed 7\n'
+    '  genserve generate "a lighthouse at dusk" --previews 3'
+)
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE.png",
+        show_default=False,
+        help="Where the picture goes, a file or a folder; an existing file is replaced. "
+        "\\[default: genserve-JOB.png here]",
+    ),
+]
+Size = Annotated[str, typer.Option(metavar="WxH", help="Pixels; auto is the model's own size.")]
+Steps = Annotated[int | None, typer.Option(min=1, metavar="<int>", help="Denoising steps. \\[default: the model's]")]
+Seed = Annotated[int | None, typer.Option(help="The same seed draws the same picture. \\[default: random]")]
+Model = Annotated[str | None, typer.Option(help="One of `genserve status`. \\[default: the router's]")]
+Guidance = Annotated[float | None, typer.Option(help="How closely to follow the prompt. \\[default: the model's]")]
+NegativePrompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What not to draw.")]
+Priority = Annotated[int | None, typer.Option(help="-10 to 10, higher first. \\[default: 0]")]
+Deadline = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Fail where the picture cannot be there by then.")
+]
+Previews = Annotated[
+    int | None,
+    typer.Option(
+        min=0, metavar="<int>", help="Also write so many partial pictures as they form: FILE-preview-1.jpg and so on."
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A name of your own: said again with the same job, it finds the job of then for a day."
+    ),
+]
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.", show_default=False)],
+    *,
+    output: Output = None,
+    size: Size = "auto",
+    steps: Steps = None,
+    seed: Seed = None,
+    model: Model = None,
+    guidance: Guidance = None,
+    negative_prompt: NegativePrompt = None,
+    priority: Priority = None,
+    deadline: Deadline = None,
+    previews: Previews = None,
+    key: Key = None,
+    router_: Router = None,
+) -> None:
+    """Draw one picture into a file, showing each step.
+
+    Speaks ZeroMQ with the router and survives its restart. Ctrl-C cancels the job.
+    """
+    from genserve.generate import generate as run  # noqa: PLC0415  # keeps --help quick
+    from genserve.generate import parse_size  # noqa: PLC0415  # keeps --help quick
+
+    width, height = parse_size(size)
+    job: dict[str, Any] = {
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "model": model,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "priority": priority,
+        "deadline_s": deadline,
+        "previews": previews,
+    }
+    raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
+
+
+def add_to(app: typer.Typer) -> None:
+    """It alone."""
+    app.command(epilog=EPILOG)(generate)
