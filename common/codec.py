@@ -4,7 +4,7 @@ Pure. A message is `[b"GS1", NAME, header, payload…]`. Version, name, frame co
 before anything is decoded, and a header is decoded straight into its typed struct. Whatever is wrong
 with frames from outside raises ProtocolError and nothing else.
 
-Headers are msgpack; msgspec reads and writes them, and a test holds its bytes to the msgpack package's.
+Headers are msgpack; msgspec reads and writes them, and a test has the msgpack package read what it writes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,9 +19,9 @@ Output = Annotated[
     typer.Option(
         "--output",
         "-o",
-        metavar="FILE.png",
+        metavar="FILE",
         show_default=False,
-        help="Where the picture goes, a file or a folder; an existing file is replaced. "
+        help="Where the picture goes, a .png, .jpg or .webp file or a folder; an existing file is replaced. "
         "\\[default: genserve-JOB.png here]",
     ),
 ]
@@ -34,6 +34,12 @@ NegativePrompt = Annotated[str | None, typer.Option(metavar="TEXT", help="What n
 Priority = Annotated[int | None, typer.Option(help="-10 to 10, higher first. \\[default: 0]")]
 Deadline = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Fail where the picture cannot be there by then.")
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="png, jpeg or webp. \\[default: as FILE is named, else png]")
+]
+Quality = Annotated[
+    int | None, typer.Option(help="1 to 100, of a jpeg or webp; a webp of 100 is lossless. \\[default: 90]")
 ]
 Previews = Annotated[
     int | None,
@@ -61,6 +67,8 @@ def generate(
     negative_prompt: NegativePrompt = None,
     priority: Priority = None,
     deadline: Deadline = None,
+    format_: Format = None,
+    quality: Quality = None,
     previews: Previews = None,
     key: Key = None,
     router_: Router = None,
@@ -84,6 +92,8 @@ def generate(
         "seed": seed,
         "priority": priority,
         "deadline_s": deadline,
+        "format": format_,
+        "quality": quality,
         "previews": previews,
     }
     raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))

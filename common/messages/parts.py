@@ -1,6 +1,6 @@
 """The pieces that messages are made of: jobs, tokens, pictures, devices. Pure."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -9,6 +9,7 @@ NEGATIVE_PROMPT_CHARS_MAX = 4000
 SEED_MAX = 2**63 - 1
 SIDE_MAX = 16384
 STEPS_MAX = 1000
+SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}  # of files, by picture format
 PREVIEWS_MAX = 20  # partial pictures of one job
 
 Rid = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -20,6 +21,8 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 PartBytes = Annotated[int, Meta(ge=1, le=512 * 1024)]
 Parts = Annotated[tuple[PartBytes, ...], Meta(max_length=128)]
+Format: TypeAlias = Literal["png", "jpeg", "webp"]
+Quality = Annotated[int, Meta(ge=1, le=100)]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 
 
@@ -44,6 +47,8 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0  # higher first
     client: Label = ""  # whom to count this job to, for fair shares and the logs
     save: bool = False  # also keep a copy in the daemon's output folder
+    format: Format = "png"
+    quality: Quality | None = None  # of a jpeg or webp; None: 90; a webp of 100 is lossless
     # partial pictures while it is drawn, spread evenly over the steps; the last step brings the picture itself
     previews: Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)] = 0
     # seconds from acceptance within which the picture must be there; None: router.job_deadline_s
@@ -68,6 +73,8 @@ class JobOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     client: str
     save: bool
     previews: int = 0
+    format: str = "png"
+    quality: int | None = None
 
 
 class Token(Struct, frozen=True, kw_only=True):
@@ -104,7 +111,7 @@ class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Picture(Struct, frozen=True, kw_only=True):
     """What the payload of a DONE or RESULT is, and that of a PROGRESS with a preview."""
 
-    format: Label  # 'png'; of a preview also 'jpeg'
+    format: Label  # 'png', 'jpeg' or 'webp'
     width: int
     height: int
     drawn_width: int

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from common.errors import GenServeError
-from common.messages import DeviceInfo, DeviceLoad, JobOrder, Note, Picture, Timings
+from common.messages import DeviceInfo, DeviceLoad, Format, JobOrder, Note, Picture, Timings
 from common.models import ModelCard
+
+FORMATS: tuple[str, ...] = get_args(Format)  # that Pillow writes for every engine that has it
 
 Report = Callable[[str, float], None]  # (stage, fraction done): called while loading
 

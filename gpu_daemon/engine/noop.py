@@ -1,7 +1,7 @@
 """The engine that draws flat colours: what remains of a job's time is what the service itself costs.
 
-It obeys the production contract (a real PNG of the ordered size, the colour by the seed, steps that can be
-stopped) and imports neither torch nor Pillow.
+It obeys the production contract (a real picture of the ordered size, the colour by the seed, steps that can be
+stopped). It imports no torch, and Pillow only for formats other than PNG: without Pillow it offers PNG alone.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import struct
 import time
 import zlib
 from functools import lru_cache
+from importlib.util import find_spec
 
 import msgspec
 
@@ -19,7 +20,7 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.models import ModelCard
 from common.settings import GpuDaemonSettings
 from gpu_daemon.devices import cpu_load
-from gpu_daemon.engine.backend import OnStep, Painting, Preview, Report
+from gpu_daemon.engine.backend import FORMATS, OnStep, Painting, Preview, Report
 from gpu_daemon.engine.previews import preview_steps
 
 NAME = "noop"
@@ -39,6 +40,7 @@ def noop_card(settings: GpuDaemonSettings) -> ModelCard:
         side_multiple=1,
         steps=4,
         guided=True,
+        formats=FORMATS if find_spec("PIL") else ("png",),
     )
     try:
         return msgspec.convert(msgspec.to_builtins(card), ModelCard)
@@ -71,11 +73,21 @@ class NoopBackend:
             preview = _preview(job, self.card.name, shown.index(step), step) if step in shown else None
             on_step(step, job.steps, now - before, preview)
             before = now
-        data = _png(job, colour_of(job.seed), self.card.name)
+        data = self._file(job)
         ended = monotonic_s()
-        picture = _picture_of(job, data)
+        picture = _picture_of(job, data, job.format)
         timings = Timings(denoise_s=before - began, save_s=ended - before, total_s=ended - began)
         return Painting(data, picture, timings, ())
+
+    def _file(self, job: JobOrder) -> bytes:
+        colour = colour_of(job.seed)
+        if job.format == "png":
+            return _png(job, colour, self.card.name)
+        from PIL import Image  # noqa: PLC0415  # what draws PNGs alone does without it
+
+        from gpu_daemon.engine.pictures import encode  # noqa: PLC0415  # likewise
+
+        return encode(Image.new("RGB", (job.width, job.height), colour), job, self.card)
 
     def device_load(self) -> DeviceLoad:
         """On a CPU what this process holds; of a GPU it holds nothing and asks nothing."""
@@ -93,12 +105,12 @@ def colour_of(seed: int, step: int = 0) -> tuple[int, int, int]:
 
 def _preview(job: JobOrder, model: str, index: int, step: int) -> Preview:
     data = _png(job, colour_of(job.seed, step), model)
-    return Preview(index, data, _picture_of(job, data))
+    return Preview(index, data, _picture_of(job, data, "png"))
 
 
-def _picture_of(job: JobOrder, data: bytes) -> Picture:
+def _picture_of(job: JobOrder, data: bytes, format_: str) -> Picture:
     return Picture(
-        format="png",
+        format=format_,
         width=job.width,
         height=job.height,
         drawn_width=job.width,

@@ -110,12 +110,12 @@ class Painter:
         if pictures.is_black(drawn.image):
             raise GenServeError("engine_error", "the model drew an all black picture, as a broken one does")
         saving = monotonic_s()
-        data = pictures.encode_png(drawn.image, job, self._card)
+        data = pictures.encode(drawn.image, job, self._card)
         ended = monotonic_s()
         return Painting(
             data=data,
             picture=Picture(
-                format="png",
+                format=job.format,
                 width=job.width,
                 height=job.height,
                 drawn_width=drawn.image.width,

@@ -74,6 +74,8 @@ SPEC = JobSpec(
     client="studio",
     save=True,
     previews=3,
+    format="webp",
+    quality=80,
     deadline_s=90.5,
 )
 ORDER = JobOrder(
@@ -93,7 +95,7 @@ ORDER = JobOrder(
     save=False,
 )
 PICTURE = Picture(format="png", width=64, height=64, drawn_width=64, drawn_height=64, bytes=5, sha256="ab" * 32)
-TIMINGS = Timings(encode_s=0.1, denoise_s=1.5, decode_s=0.2, save_s=0.05, total_s=1.85)
+TIMINGS = Timings(encode_s=0.1, denoise_s=1.5, preview_s=0.25, decode_s=0.2, save_s=0.05, total_s=2.1)
 DEVICE = DeviceInfo(device="cuda:0", kind="cuda", name="NVIDIA H200", uuid="GPU-1", total_mb=143_771)
 LOAD = DeviceLoad(allocated_mb=34_000, cached_mb=100, free_mb=100_000)
 CARD = ModelCard(name="flux1-dev")

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgpack
 import msgspec
 import pytest
 
@@ -107,7 +108,8 @@ def test_the_bytes_shown_are_the_bytes_sent() -> None:
             else:
                 frames[-1] += frame
         decoded.append(FROM_CLIENT.decode(frames))
-        assert encode(decoded[-1]) == frames
+        assert [*frames[:2], msgpack.packb(msgpack.unpackb(frames[2]))] == frames
+        assert FROM_CLIENT.decode(encode(decoded[-1])) == decoded[-1]
     assert [message.NAME for message in decoded] == [b"PING", b"SUBMIT"]
 
 
