@@ -41,6 +41,7 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     guidance_scale: float = 3.5  # default; meaningless where not `guided`
     guided: bool = True  # takes guidance_scale
     prompt_tokens_max: int = 512  # longer prompts are cut, with a warning
+    edits: bool = False  # starts from an image, with a mask or without, where it is given one
     formats: tuple[str, ...] = ("png",)  # that its engine encodes: see Format in common/messages
 
     def is_native(self, width: int, height: int) -> bool:

@@ -6,6 +6,7 @@ Talks to the router only through genserve/client. The progress goes to stderr, t
 import os
 import re
 import signal
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -26,7 +27,9 @@ ENDINGS = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "webp": (".webp",)}
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 
 
-def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: str = "") -> int:
+def generate(
+    endpoint: str, job: dict[str, Any], output: Path | None, *, files: Sequence[bytes] = (), key: str = ""
+) -> int:
     """Draw `job` (fields of JobSpec) into `output`, by default genserve-<job>.png. The exit status."""
     out, err = Console(), Console(stderr=True)
     spec = job_spec(job | {"format": job.get("format") or format_of(output)})
@@ -35,7 +38,8 @@ def generate(endpoint: str, job: dict[str, Any], output: Path | None, *, key: st
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` cancel the job like Ctrl-C
     try:
         with Client(endpoint) as client, ProgressLine(err) as line:
-            drawn = client.draw(spec, line.show, key=key, on_preview=partial(keep_preview, err, output))
+            show = partial(keep_preview, err, output)
+            drawn = client.draw(spec, line.show, files=files, key=key, on_preview=show)
     except KeyboardInterrupt:
         err.print("cancelled")
         return EXIT_INTERRUPTED

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from genserve.flags import Router, client_endpoint
@@ -11,7 +12,8 @@ EPILOG = (
     "Examples:\n"
     '  genserve generate "a red circle" -o circle.png\n'
     '  genserve generate "a lighthouse at dusk" --size 1024x768 --steps 28 --seed 7\n'
-    '  genserve generate "a lighthouse at dusk" --previews 3'
+    '  genserve generate "a lighthouse at dusk" --previews 3\n'
+    '  genserve generate "a red door" --image house.jpg --mask door.png -o red.jpg'
 )
 
 Output = Annotated[
@@ -47,6 +49,20 @@ Previews = Annotated[
         min=0, metavar="<int>", help="Also write so many partial pictures as they form: FILE-preview-1.jpg and so on."
     ),
 ]
+InputImage = Annotated[
+    Path | None,
+    typer.Option("--image", metavar="FILE", help="Start from this picture, a PNG, JPEG or WebP, and draw it anew."),
+]
+Mask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Change the image only where this one, of the same size, is transparent, or white if it has no alpha.",
+    ),
+]
+Strength = Annotated[
+    float | None, typer.Option(help="Above 0 to 1: how far to leave the image. \\[default: 0.6; with a mask 1]")
+]
 Key = Annotated[
     str | None,
     typer.Option(
@@ -70,6 +86,9 @@ def generate(
     format_: Format = None,
     quality: Quality = None,
     previews: Previews = None,
+    image: InputImage = None,
+    mask: Mask = None,
+    strength: Strength = None,
     key: Key = None,
     router_: Router = None,
 ) -> None:
@@ -79,8 +98,10 @@ def generate(
     """
     from genserve.generate import generate as run  # noqa: PLC0415  # keeps --help quick
     from genserve.generate import parse_size  # noqa: PLC0415  # keeps --help quick
+    from genserve.inputs import read_inputs  # noqa: PLC0415  # keeps --help quick
 
     width, height = parse_size(size)
+    inputs, files = read_inputs(image, mask)
     job: dict[str, Any] = {
         "prompt": prompt,
         "negative_prompt": negative_prompt,
@@ -95,8 +116,10 @@ def generate(
         "format": format_,
         "quality": quality,
         "previews": previews,
+        "inputs": msgspec.to_builtins(inputs) or None,
+        "strength": strength,
     }
-    raise typer.Exit(run(client_endpoint(router_), job, output, key=key or ""))
+    raise typer.Exit(run(client_endpoint(router_), job, output, files=files, key=key or ""))
 
 
 def add_to(app: typer.Typer) -> None:

@@ -44,11 +44,12 @@ class EngineStart(Struct, frozen=True, kw_only=True):
 
 
 class Draw(Message, frozen=True, kw_only=True):
-    """Draw this picture. Sent only to an engine that is ready and has nothing to draw."""
+    """Draw this; the files of its inputs are the payload. Sent only to an engine that is ready and draws nothing."""
 
     NAME = b"DRAW"
     token: Token
     job: JobOrder
+    parts: Parts = ()
 
 
 class Stop(Message, frozen=True, kw_only=True):

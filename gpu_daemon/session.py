@@ -99,7 +99,7 @@ class Session:
                 self._tick(now)
             case RouterSaid():
                 self._heard_at = now
-                self._router_said(event.message, now)
+                self._router_said(event, now)
             case EngineStarted():
                 self.work.engine_started(event)
             case EngineSaid():
@@ -178,7 +178,8 @@ class Session:
 
     # --- what the router says ------------------------------------------------------------------
 
-    def _router_said(self, message: Message, now: float) -> None:
+    def _router_said(self, event: RouterSaid, now: float) -> None:
+        message = event.message
         match message:
             case Welcome():
                 self._welcomed(message, now)
@@ -188,7 +189,7 @@ class Session:
                     self._register(now)
             case Dispatch():
                 if message.epoch == self._epoch:
-                    self._dispatched(message, now)
+                    self._dispatched(message, event.payload, now)
             case CancelToken():
                 self.work.forget(message.token, now)
             case ResultAck():
@@ -202,7 +203,7 @@ class Session:
             case ErrorReply():
                 self._log("warning", "router.refused", code=message.code, message=message.message)
 
-    def _dispatched(self, order: Dispatch, now: float) -> None:
+    def _dispatched(self, order: Dispatch, inputs: Sequence[Buffer], now: float) -> None:
         self._received += 1
         if order.token in self.work.hand:
             self._log("error", "router.confused", job_id=order.token.job_id, message="this token is in hand already")
@@ -217,7 +218,7 @@ class Session:
         if refusal:
             self._say(Returned(epoch=order.epoch, token=order.token, reason=refusal), now)
         else:
-            self.work.take(order, now)
+            self.work.take(order, inputs, now)
 
     # --- time and draining ---------------------------------------------------------------------
 

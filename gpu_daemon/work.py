@@ -7,7 +7,7 @@ for from then on it may have been what killed it.
 
 from collections.abc import Sequence
 
-from common.codec import Buffer
+from common.codec import Buffer, part_sizes
 from common.errors import ERRORS
 from common.messages import (
     DeviceLoad,
@@ -58,9 +58,10 @@ class Work:
 
     # --- what the router wants -----------------------------------------------------------------
 
-    def take(self, order: Dispatch, now: float) -> None:
-        """Hold a job until the engine is free."""
-        self.hand.add(Held(token=order.token, job=order.job, deadline_at=now + order.remaining_s))
+    def take(self, order: Dispatch, inputs: Sequence[Buffer], now: float) -> None:
+        """Hold a job, and what it starts from, until the engine is free."""
+        held = Held(token=order.token, job=order.job, deadline_at=now + order.remaining_s, inputs=inputs)
+        self.hand.add(held)
         self._log("debug", "job.dispatched", order.token, dispatch=order.token.dispatch, model=order.job.model)
 
     def forget(self, token: Token, now: float) -> None:
@@ -91,7 +92,8 @@ class Work:
             return
         held = waiting[0]
         held.stage, held.handed_at = "running", now
-        self._out.append(ToEngine(Draw(token=held.token, job=held.job)))
+        draw = Draw(token=held.token, job=held.job, parts=part_sizes(held.inputs))
+        self._out.append(ToEngine(draw, held.inputs))
 
     def tick(self, now: float) -> None:
         """Hold every job to its deadline and its timeout, and the engine to its grace."""
@@ -200,7 +202,7 @@ class Work:
             "job.done",
             held.token,
             elapsed_s=round(now - held.handed_at, 4),
-            steps=held.job.steps,
+            steps=held.job.drawn_steps,
             encode_s=timings.encode_s,
             denoise_s=timings.denoise_s,
             decode_s=timings.decode_s,
@@ -246,7 +248,7 @@ class Work:
         self._end(held, Fail(epoch=UNSTAMPED, token=held.token, code=code, message=message, started=started))
 
     def _end(self, held: Held, end: Done | Fail) -> None:
-        held.stage, held.stop_code, held.end = "ended", "", end
+        held.stage, held.stop_code, held.end, held.inputs = "ended", "", end, ()
         self._say(end, held.payload)
 
     def _return(self, held: Held, reason: str) -> None:

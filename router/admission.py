@@ -13,6 +13,7 @@ from common.models import ModelCard
 from common.settings import RouterSettings
 from router.fair import Client
 from router.fleet import Fleet, Worker
+from router.inputs import resolve_inputs, wanted_size
 from router.jobs import Job
 from router.queue import client_of
 from router.scheduler import remaining_s
@@ -67,8 +68,10 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         raise GenServeError(
             "invalid_request", "give both width and height, or neither (or 0 for both: the default size)", param="size"
         )
-    drawn = card.drawn_size(spec.width, spec.height)
-    size = (spec.width, spec.height) if spec.width else drawn
+    inputs, strength = resolve_inputs(spec, card)
+    wanted = wanted_size(spec, inputs, card)
+    drawn = card.drawn_size(*wanted)
+    size = wanted if wanted[0] else drawn
     _check_format(spec, card, size)
     steps = spec.steps or card.steps
     if steps > card.steps_max:
@@ -100,6 +103,8 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         previews=spec.previews,
         format=spec.format,
         quality=spec.quality,
+        inputs=inputs,
+        strength=strength,
     )
     return order, _enlarged_note(order)
 

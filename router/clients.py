@@ -3,6 +3,8 @@
 Pure. The grammar stands in common/messages. Until clients prove who they are, all are one owner: OWNER.
 """
 
+from msgspec.structs import replace
+
 from common.errors import GenServeError
 from common.messages import (
     DEAD_LETTERS_PER_PAGE,
@@ -27,7 +29,9 @@ from common.messages import (
     Watch,
 )
 from router.admission import choose_model, note_unserved, resolve
-from router.events import ClientSaid, Peer, SendFailed, Submitted
+from router.commands import DropInputs, StoreInputs
+from router.events import ClientSaid, InputsStored, Peer, SendFailed, Submitted
+from router.inputs import check_frames, size_of
 from router.jobs import Job, JobState
 from router.keys import Key, digest
 from router.lifecycle import Lifecycle
@@ -54,19 +58,25 @@ class Clients:
 
     # --- asking for a picture ------------------------------------------------------------------
 
-    def submitted(self, event: Submitted) -> None:
-        """SUBMIT: a new job, one that is known by its key, or a refusal. REQUEUE: a dead letter's job anew."""
+    def submitted(self, event: Submitted, *, stored: bool = False) -> None:
+        """SUBMIT: a new job, one that is known by its key, or a refusal. REQUEUE: a dead letter's job anew.
+
+        A SUBMIT with inputs is decided on once more when they are `stored`, and only then answered.
+        """
         state, message = self._state, event.message
         repeated = False
+        job: Job | None
         try:
             if isinstance(message, Requeue):
                 job = self._requeued(message, event.job_id)
             else:
                 known = self._known_by_key(message)
                 repeated = known is not None
-                job = known or self._new_job(message, event)
+                job = known or self._new_job(message, event, stored=stored)
         except GenServeError as error:
             self._reject(event.peer, message, error)
+            return
+        if job is None:
             return
         if not job.ended:
             state.watches.add(job.job_id, event.peer, message.rid, state.now)
@@ -105,16 +115,47 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(job_id, dead.order, dead.notes, allowed_s)
+        job = self._admit(job_id, dead.order, dead.notes, allowed_s, inputs_of=dead.inputs_of)
         self._lifecycle.revive(dead, job)
         return job
 
-    def _new_job(self, submit: Submit, event: Submitted) -> Job:
+    def inputs_stored(self, event: InputsStored) -> None:
+        """Now the SUBMIT that brought them can be decided on."""
+        submitted = self._state.inputs.received(event.job_id)
+        if event.deferred or event.refusal:
+            code, param = ("storage_full", None) if event.deferred else ("invalid_request", "inputs")
+            error = GenServeError(
+                code, event.refusal, param=param, retry_after_s=STORAGE_RETRY_AFTER_S if event.deferred else None
+            )
+            self._reject(submitted.peer, submitted.message, error)
+            return
+        self.submitted(submitted, stored=True)
+        if event.job_id not in self._state.jobs:
+            self._state.out.append(DropInputs(event.job_id))
+
+    def _have_stored(self, submit: Submit, order: JobOrder, event: Submitted) -> None:
+        """What the job would start from is written before it is accepted. The oldest dead letters make room."""
+        state, size = self._state, size_of(order.inputs)
+        state.room.check(order.model, (OWNER, order.client), state.now)
+        letters = [job for job in state.dead.values() if job.inputs_of]
+        if state.inputs.has_room(size - sum(size_of(job.order.inputs) for job in letters)):
+            while not state.inputs.has_room(size):
+                self._lifecycle.forget(letters.pop(0))
+        state.inputs.receive(replace(event, payload=()), submit)
+        state.out.append(StoreInputs(event.job_id, order.inputs, event.payload))
+
+    def _new_job(self, submit: Submit, event: Submitted, *, stored: bool) -> Job | None:
+        """None: it is not decided yet."""
         state = self._state
+        check_frames(submit)
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
-        job = self._admit(event.job_id, order, notes, submit.job.deadline_s)
+        if order.inputs and not stored:
+            self._have_stored(submit, order, event)
+            return None
+        inputs_of = event.job_id if order.inputs else ""
+        job = self._admit(event.job_id, order, notes, submit.job.deadline_s, inputs_of=inputs_of)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -130,7 +171,9 @@ class Clients:
                 "storage_full", f"no new jobs are taken: {state.storage_full}", retry_after_s=STORAGE_RETRY_AFTER_S
             )
 
-    def _admit(self, job_id: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None) -> Job:
+    def _admit(
+        self, job_id: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None, *, inputs_of: str
+    ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
         state.room.check(order.model, (OWNER, order.client), state.now)
@@ -152,6 +195,7 @@ class Clients:
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
+            inputs_of=inputs_of,
         )
         if deadline_s is not None:
             self._check_deadline(job, allowed_s)

@@ -29,12 +29,16 @@ class Replayed(Event, frozen=True, kw_only=True):
 
 
 class Submitted(Event, frozen=True, kw_only=True):
-    """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed."""
+    """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed.
+
+    `payload`: the frames of what it starts from, passed through untouched.
+    """
 
     peer: Peer
     message: Submit | Requeue
     job_id: str
     seed: int
+    payload: Sequence[Any] = ()
 
 
 class ClientSaid(Event, frozen=True, kw_only=True):
@@ -79,6 +83,22 @@ class ResultStored(Event, frozen=True, kw_only=True):
     token: Token
     refusal: str = ""
     deferred: bool = False
+
+
+class InputsStored(Event, frozen=True, kw_only=True):
+    """The inputs of a job that is not yet accepted are kept for good; or not: a `refusal`, or no room (`deferred`)."""
+
+    job_id: str
+    refusal: str = ""
+    deferred: bool = False
+
+
+class InputsLost(Event, frozen=True, kw_only=True):
+    """A DISPATCH could not be sent: what its job starts from is no longer as it was kept."""
+
+    peer: Peer
+    token: Token
+    message: str
 
 
 class StorageChanged(Event, frozen=True, kw_only=True):

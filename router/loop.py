@@ -19,14 +19,27 @@ from structlog.typing import FilteringBoundLogger
 from common import clock, log
 from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
 from common.errors import GenServeError, ProtocolError
-from common.messages import ErrorReply, Message, Requeue, Submit
+from common.messages import Dispatch, ErrorReply, Message, Requeue, Submit
 from common.sockets import Socket
 from router.broker import Broker
-from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker
+from router.commands import (
+    Append,
+    Command,
+    DropInputs,
+    DropResult,
+    Log,
+    Stop,
+    StoreInputs,
+    StoreResult,
+    ToClient,
+    ToWorker,
+)
 from router.events import (
     ClientSaid,
     DrainAsked,
     Event,
+    InputsLost,
+    InputsStored,
     Replayed,
     ResultStored,
     SendFailed,
@@ -38,9 +51,10 @@ from router.events import (
     WorkerSaid,
 )
 from router.jobs import tell
-from router.journal import Journal
+from router.journal import INPUTS, Journal
 
 DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
+DRAIN_BYTES_MAX = 64 * 1024 * 1024  # the same, of payloads
 TICK_S = 0.1
 HEAD_FRAMES = 3
 SEED_BITS = 32
@@ -132,13 +146,18 @@ class Loop:
         if any(stored.deferred for stored in found):
             self._look_at_storage()  # before it is told: what is sent again at once finds no room either
         for stored in found:
-            self._events.append(
-                ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal, deferred=stored.deferred)
-            )
+            token, refusal, deferred = stored.token, stored.refusal, stored.deferred
+            event: Event = ResultStored(wall=self._wall, token=token, refusal=refusal, deferred=deferred)
+            if token.dispatch == INPUTS:
+                event = InputsStored(wall=self._wall, job_id=token.job_id, refusal=refusal, deferred=deferred)
+            self._events.append(event)
 
     def _receive(self, side: Side, socket: Socket) -> None:
         receive = socket.recv
+        drained_bytes = 0
         for _ in range(DRAIN_MESSAGES_MAX):
+            if drained_bytes >= DRAIN_BYTES_MAX:
+                return
             try:
                 peer = receive(_DONTWAIT)
             except zmq.Again:
@@ -153,6 +172,7 @@ class Loop:
                     head.append(frame.bytes)
                 elif len(payload) <= PARTS_MAX:
                     payload.append(frame)
+                    drained_bytes += len(frame)
             self._events.append(self._event(side, peer, head, payload))
 
     def _event(self, side: Side, peer: bytes, head: list[Buffer], payload: list[zmq.Frame]) -> Event:
@@ -165,7 +185,8 @@ class Loop:
             return WorkerSaid(wall=self._wall, peer=peer, message=message, payload=payload)
         if isinstance(message, Submit | Requeue):
             seed = self._random.getrandbits(SEED_BITS)
-            return Submitted(wall=self._wall, peer=peer, message=message, job_id=uuid.uuid4().hex, seed=seed)
+            job_id = uuid.uuid4().hex
+            return Submitted(wall=self._wall, peer=peer, message=message, job_id=job_id, seed=seed, payload=payload)
         return ClientSaid(wall=self._wall, peer=peer, message=message)
 
     # --- one batch -----------------------------------------------------------------------------
@@ -216,6 +237,10 @@ class Loop:
                 self._journal.store(command.token, command.picture, command.payload)
             case DropResult():
                 self._journal.drop(command.job_id)
+            case StoreInputs():
+                self._journal.store_inputs(command.job_id, command.inputs, command.payload)
+            case DropInputs():
+                self._journal.drop_inputs(command.job_id)
             case Stop():
                 later.append(command)
             case _:
@@ -226,11 +251,24 @@ class Loop:
             case ToClient():
                 self._send("client", command.peer, command.message, command.picture_of, command.payload)
             case ToWorker():
-                self._send("worker", command.peer, command.message)
+                self._send_to_worker(command)
             case Log():
                 log.write(self._logger, command.level, command.event, command.fields)
             case Stop():
                 self._running = False
+
+    def _send_to_worker(self, command: ToWorker) -> None:
+        payload: Sequence[Any] = ()
+        if command.inputs_of:
+            assert isinstance(command.message, Dispatch)
+            try:
+                payload = self._journal.fetch_inputs(command.inputs_of)
+            except GenServeError as error:
+                token = command.message.token
+                lost = InputsLost(wall=self._wall, peer=command.peer, token=token, message=error.message)
+                self._events.append(lost)
+                return
+        self._send("worker", command.peer, command.message, payload=payload)
 
     def _picture(self, job_id: str) -> Sequence[zmq.Frame]:
         found = self._journal.fetch(job_id)

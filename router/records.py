@@ -12,7 +12,7 @@ from common.messages import ErrorInfo, JobMoment, JobOrder, Note, Picture, Timin
 from common.models import ModelCard
 
 
-class Record(Struct, frozen=True, kw_only=True, tag=True):
+class Record(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """One line of the journal."""
 
 
@@ -31,6 +31,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True):
     sequence: int  # one client's jobs of one priority start in this order
     created_at: float
     deadline_at: float
+    inputs_of: str = ""  # the id under which the pictures are kept that it starts from; '': it starts from none
 
 
 class JobDispatched(JobRecord, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from router.commands import Append, Command, Log, ToClient, ToWorker
 from router.deadlines import Deadlines
 from router.events import Peer
 from router.fleet import Fleet, Worker
+from router.inputs import Inputs
 from router.jobs import Job, JobState
 from router.keys import Keys
 from router.plan import Plan, Planner
@@ -63,6 +64,7 @@ class RouterState:
         self.census: Counter[JobState] = Counter()
         self.sequence = 0
         self.result_bytes = 0  # of all pictures kept
+        self.inputs = Inputs(settings)
         self.delayed: dict[str, Job] = {}  # queued, but not to start before their time
         self.orphans: dict[str, float] = {}  # job_id -> when its unheard GPU counts as lost (monotonic)
         self.deadlines = Deadlines(self.live)
@@ -102,10 +104,10 @@ class RouterState:
         """One message to a client."""
         self.out.append(ToClient(peer, message, picture_of, payload))
 
-    def to_worker(self, worker: Worker, message: Message) -> None:
+    def to_worker(self, worker: Worker, message: Message, inputs_of: str = "") -> None:
         """One message to a GPU daemon; dropped where its connection is gone, for it will register again."""
         if worker.peer is not None:
-            self.out.append(ToWorker(worker.peer, message))
+            self.out.append(ToWorker(worker.peer, message, inputs_of))
 
     def file(self, job: Job) -> None:
         """Keep an ended job among its like: as the newest, but a revived one where its end belongs."""

@@ -58,7 +58,7 @@ class Teller:
                 job_id=job.job_id,
                 state=shown_state(job),
                 step=job.step,
-                steps=job.order.steps,
+                steps=job.order.drawn_steps,
                 position=position,
                 eta_s=eta_s,
                 preview=preview.picture,

@@ -31,7 +31,7 @@ from common.messages import (
     WorkerProgress,
 )
 from router.commands import DropResult, ToWorker
-from router.events import Peer, ResultStored, SendFailed, WorkerSaid
+from router.events import InputsLost, Peer, ResultStored, SendFailed, WorkerSaid
 from router.fleet import Worker
 from router.jobs import IN_HAND, Job, JobState
 from router.lifecycle import Lifecycle
@@ -205,7 +205,7 @@ class Workers:
             preview = NO_PREVIEW
             if message.preview is not None and job.order.previews:
                 preview = Preview(message.preview, message.preview_index, message.parts, payload)
-            self._lifecycle.progress(job, min(message.step, job.order.steps), preview)
+            self._lifecycle.progress(job, min(message.step, job.order.drawn_steps), preview)
 
     def _end(self, worker: Worker, message: Done | Fail, event: WorkerSaid) -> None:
         state, token = self._state, message.token
@@ -264,6 +264,14 @@ class Workers:
         if worker is not None:
             state.to_worker(worker, Fenced(token=token) if event.refusal else ResultAck(token=token))
             state.touch(worker)
+
+    def inputs_lost(self, event: InputsLost) -> None:
+        """A daemon was not sent its job, whose inputs are damaged: the job fails, the daemon tells its credit anew."""
+        state = self._state
+        job = state.jobs.get(event.token.job_id)
+        if job is not None and job.holds(event.token.dispatch) and job.state is JobState.DISPATCHED:
+            self._lifecycle.fail(job, "journal_failed", event.message)
+        state.out.append(ToWorker(event.peer, Resync()))
 
     def storage_free(self) -> None:
         """There is room again: daemons whose pictures had none register, and send them again."""

@@ -52,6 +52,9 @@ from common.messages.client import (
     Watch,
 )
 from common.messages.parts import (
+    INPUT_BYTES_MAX,
+    INPUT_PIXELS_MAX,
+    INPUTS_MAX,
     NEGATIVE_PROMPT_CHARS_MAX,
     PREVIEWS_MAX,
     PROMPT_CHARS_MAX,
@@ -65,6 +68,8 @@ from common.messages.parts import (
     ErrorInfo,
     Format,
     HeldToken,
+    InputPicture,
+    InputSpec,
     JobId,
     JobOrder,
     JobSpec,
@@ -140,6 +145,9 @@ ROUTER_TO_WORKER = _table(Welcome, Dispatch, CancelToken, ResultAck, Fenced, Dra
 __all__ = [
     "CLIENT_TO_ROUTER",
     "DEAD_LETTERS_PER_PAGE",
+    "INPUTS_MAX",
+    "INPUT_BYTES_MAX",
+    "INPUT_PIXELS_MAX",
     "NEGATIVE_PROMPT_CHARS_MAX",
     "PREVIEWS_MAX",
     "PROMPT_CHARS_MAX",
@@ -176,6 +184,8 @@ __all__ = [
     "Format",
     "Heartbeat",
     "HeldToken",
+    "InputPicture",
+    "InputSpec",
     "JobId",
     "JobMoment",
     "JobOrder",

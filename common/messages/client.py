@@ -26,12 +26,14 @@ class Submit(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
     `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
+    The files of the job's `inputs` are the payload.
     """
 
     NAME = b"SUBMIT"
     job: JobSpec
     key: Label = ""
     digest: Label = ""
+    parts: Parts = ()
 
 
 class CancelJob(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):

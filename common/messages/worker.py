@@ -144,13 +144,14 @@ class Welcome(Message, frozen=True, kw_only=True):
 
 
 class Dispatch(Message, frozen=True, kw_only=True):
-    """Draw this. Uses one credit."""
+    """Draw this; the files of the job's inputs are the payload. Uses one credit."""
 
     NAME = b"DISPATCH"
     epoch: int
     token: Token
     job: JobOrder
     remaining_s: float  # until the job's deadline
+    parts: Parts = ()
 
 
 class CancelToken(Message, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """What the engine process asks of whatever draws. Two exist: flux (diffusers) and noop (flat colours)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, get_args
 
@@ -60,9 +60,10 @@ class Backend(Protocol):
     def load(self, report: Report) -> None:
         """Make ready, warm-up picture included. Raises GenServeError model_load_failed, device_unavailable, …"""
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
-        """Draw. Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards.
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
+        """Draw, from the `files` of the job's inputs if it has some.
 
+        Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards.
         After EngineMustEnd it is not: the process must end.
         """
 

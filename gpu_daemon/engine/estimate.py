@@ -11,23 +11,27 @@ from PIL import Image
 
 PREVIEW_SIDE_MAX = 768  # pixels; where it is drawn larger, its preview is halved until it is not
 TENSORS = ("latents", "noise_pred")  # of the denoising loop, after a step
+MASKED_TENSORS = (*TENSORS, "mask", "image_latents")  # likewise, where a mask keeps a part of an image
 
 
 def allow(pipe: Any) -> None:
-    """Let `pipe` tell its loop's prediction to callbacks; what it may tell is a list of its own."""
-    pipe._callback_tensor_inputs = [*pipe._callback_tensor_inputs, "noise_pred"]
+    """Let `pipe` tell its loop's tensors to callbacks; what it may tell is a list of its own."""
+    pipe._callback_tensor_inputs = [*pipe._callback_tensor_inputs, *MASKED_TENSORS[1:]]
 
 
 def estimate(
     pipe: Any, tensors: dict[str, torch.Tensor], width: int, height: int, device: torch.device
 ) -> Image.Image | None:
-    """The picture that `pipe`, after a step with these TENSORS, would draw at width × height if it ended there.
+    """The picture that `pipe`, after a step with these tensors, would draw at width × height if it ended there.
 
     Blurry after the first steps. None where no picture can be made of it, for lack of memory or of finite numbers.
     """
     scheduler, vae = pipe.scheduler, pipe.vae
     sigma = float(scheduler.sigmas[scheduler.step_index])  # of the latents as they are now
     clean = tensors["latents"].float() - sigma * tensors["noise_pred"].float()
+    if "mask" in tensors:
+        mask = tensors["mask"].float()
+        clean = (1 - mask) * tensors["image_latents"].float() + mask * clean
     latents = pipe._unpack_latents(clean, height, width, pipe.vae_scale_factor)
     for _ in range(_halvings(max(width, height))):
         latents = torch.nn.functional.avg_pool2d(latents, 2)

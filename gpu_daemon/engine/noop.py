@@ -9,8 +9,10 @@ import json
 import struct
 import time
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import TypeAlias
 
 import msgspec
 
@@ -25,6 +27,7 @@ from gpu_daemon.engine.previews import preview_steps
 
 NAME = "noop"
 SIZES_CACHED_MAX = 64
+Colour: TypeAlias = tuple[int, int, int]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -40,6 +43,7 @@ def noop_card(settings: GpuDaemonSettings) -> ModelCard:
         side_multiple=1,
         steps=4,
         guided=True,
+        edits=True,
         formats=FORMATS if find_spec("PIL") else ("png",),
     )
     try:
@@ -62,25 +66,26 @@ class NoopBackend:
         report("warming up", 0.5)
         _pixels(self.card.width, self.card.height)
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
-        """A picture of `colour_of(job.seed)`; its previews are of colours of their own."""
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
+        """A picture of `colour_of(job.seed)`, or of another colour for other `files`; its previews have their own."""
+        colour = colour_of(job.seed, *files)
+        steps = job.drawn_steps
         began = before = monotonic_s()
-        shown = preview_steps(job.previews, job.steps)
-        for step in range(1, job.steps + 1):
+        shown = preview_steps(job.previews, steps)
+        for step in range(1, steps + 1):
             if self._step_s:
                 time.sleep(self._step_s)
             now = monotonic_s()
             preview = _preview(job, self.card.name, shown.index(step), step) if step in shown else None
-            on_step(step, job.steps, now - before, preview)
+            on_step(step, steps, now - before, preview)
             before = now
-        data = self._file(job)
+        data = self._file(job, colour)
         ended = monotonic_s()
         picture = _picture_of(job, data, job.format)
         timings = Timings(denoise_s=before - began, save_s=ended - before, total_s=ended - began)
         return Painting(data, picture, timings, ())
 
-    def _file(self, job: JobOrder) -> bytes:
-        colour = colour_of(job.seed)
+    def _file(self, job: JobOrder, colour: Colour) -> bytes:
         if job.format == "png":
             return _png(job, colour, self.card.name)
         from PIL import Image  # noqa: PLC0415  # what draws PNGs alone does without it
@@ -97,14 +102,15 @@ class NoopBackend:
         """There is nothing to give back."""
 
 
-def colour_of(seed: int, step: int = 0) -> tuple[int, int, int]:
-    """The red, green and blue (0 to 255) that a seed is drawn in; with a `step`, its preview after that step."""
-    red, green, blue = hashlib.sha256(f"{seed}/{step}".encode() if step else str(seed).encode()).digest()[:3]
+def colour_of(seed: int, *more: bytes) -> Colour:
+    """The red, green and blue (0 to 255) that a seed is drawn in, or another colour for whatever else there is."""
+    digests = [hashlib.sha256(each).digest() for each in (str(seed).encode(), *more)]
+    red, green, blue = (digests[0] if not more else hashlib.sha256(b"".join(digests)).digest())[:3]
     return red, green, blue
 
 
 def _preview(job: JobOrder, model: str, index: int, step: int) -> Preview:
-    data = _png(job, colour_of(job.seed, step), model)
+    data = _png(job, colour_of(job.seed, f"step {step}".encode()), model)
     return Preview(index, data, _picture_of(job, data, "png"))
 
 
@@ -120,7 +126,7 @@ def _picture_of(job: JobOrder, data: bytes, format_: str) -> Picture:
     )
 
 
-def _png(job: JobOrder, colour: tuple[int, int, int], model: str) -> bytes:
+def _png(job: JobOrder, colour: Colour, model: str) -> bytes:
     facts = {"model": model, "seed": job.seed, "steps": job.steps, "width": job.width, "height": job.height}
     return b"".join(
         (

@@ -5,6 +5,7 @@ Imports torch through its neighbours; made by flux.py. The drawing itself is pip
 
 import gc
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -16,6 +17,7 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.settings import GpuDaemonSettings
 from gpu_daemon.engine import failures, memory, pictures
 from gpu_daemon.engine.backend import EngineMustEnd, OnStep, Painting, Report
+from gpu_daemon.engine.inputs import start_of
 from gpu_daemon.engine.pipeline import DTYPES, Pipeline
 from gpu_daemon.model_folder import ModelFolder
 
@@ -35,10 +37,10 @@ class Painter:
             raise failures.of_loading(error) from error
         self.offloaded = self._pipeline.offloaded
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
         """Draw, as FluxBackend.draw says."""
         try:
-            painting = self._paint(job, on_step)
+            painting = self._paint(job, on_step, files)
         except Exception as error:  # whatever it is, it is typed and raised below
             failure = error
         else:
@@ -94,19 +96,20 @@ class Painter:
         )
         return plan.offloaded
 
-    def _paint(self, job: JobOrder, on_step: OnStep) -> Painting:
+    def _paint(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes]) -> Painting:
         started = monotonic_s()
         if not self._card.is_native(job.drawn_width, job.drawn_height):
             raise GenServeError(
                 "unsupported", f"{self._card.name} cannot draw {job.drawn_width}x{job.drawn_height}", param="size"
             )
+        start = start_of(job, files)
         self._set_device()
         tokens_max = self._card.prompt_tokens_max
 
         def step(step: int, steps: int, step_s: float, index: int, image: Image.Image | None) -> None:
             on_step(step, steps, step_s, pictures.preview_of(image, index, job) if image is not None else None)
 
-        drawn = self._pipeline.draw(job, tokens_max, step)
+        drawn = self._pipeline.draw(job, tokens_max, step, start)
         if pictures.is_black(drawn.image):
             raise GenServeError("engine_error", "the model drew an all black picture, as a broken one does")
         saving = monotonic_s()

@@ -80,6 +80,7 @@ def _facts(drawn: Image.Image, job: JobOrder, card: ModelCard) -> dict[str, str 
         "model": card.name,
         "seed": job.seed,
         "steps": job.steps,
+        **({"strength": job.strength} if job.inputs else {}),
         "guidance_scale": job.guidance_scale if card.guided else None,
         "true_cfg_scale": job.true_cfg_scale,
         "width": job.width,

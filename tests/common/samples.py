@@ -1,5 +1,7 @@
 """One message of every kind, as the tests send them."""
 
+from msgspec import structs
+
 from common.messages import (
     Accepted,
     Bye,
@@ -23,6 +25,8 @@ from common.messages import (
     Fetch,
     Heartbeat,
     HeldToken,
+    InputPicture,
+    InputSpec,
     JobMoment,
     JobOrder,
     JobProgress,
@@ -78,6 +82,8 @@ SPEC = JobSpec(
     quality=80,
     deadline_s=90.5,
 )
+INPUT = InputSpec(kind="image", format="jpeg", width=640, height=480, bytes=3, sha256="cd" * 32)
+MASK = InputSpec(kind="mask", format="png", width=640, height=480, bytes=2, sha256="ef" * 32)
 ORDER = JobOrder(
     prompt="a red fox",
     negative_prompt="",
@@ -163,6 +169,7 @@ PAYLOAD = (b"abc", b"de")
 CLIENT: list[Message] = [
     Submit(rid="1", job=SPEC, key="k", digest="d" * 64),
     Submit(rid="1", job=JobSpec(prompt="x")),
+    Submit(rid="1", job=JobSpec(prompt="x", inputs=(INPUT, MASK), strength=0.5), parts=(3, 2)),
     CancelJob(rid="2", job_id=JOB_ID),
     Watch(rid="3", job_id=JOB_ID),
     JobQuery(rid="4", job_id=JOB_ID),
@@ -211,6 +218,13 @@ WORKER_MESSAGES: list[Message] = [
 TO_WORKER: list[Message] = [
     Welcome(nonce="n", epoch=1, heartbeat_interval_s=1.0, dead_after_s=10.0, keep=(TOKEN,), drop=()),
     Dispatch(epoch=1, token=TOKEN, job=ORDER, remaining_s=3600.0),
+    Dispatch(
+        epoch=1,
+        token=TOKEN,
+        remaining_s=1.0,
+        parts=(3, 2),
+        job=structs.replace(ORDER, strength=0.5, inputs=(InputPicture(**structs.asdict(INPUT)),)),
+    ),
     CancelToken(token=TOKEN),
     ResultAck(token=TOKEN),
     Fenced(token=TOKEN),

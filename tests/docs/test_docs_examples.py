@@ -13,7 +13,7 @@ from tests.service import Service
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 TIMEOUT_S = 120
 INSTALL_TIMEOUT_S = 300
-MODULES_OF_PYTHON = {"sys", "time", "uuid"}
+MODULES_OF_PYTHON = {"sys", "time", "uuid", "hashlib"}
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def test_python_keeps_the_picture_as_it_forms(service: Service, tmp_path: Path) 
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", ["client.py", "previews.py"])
+@pytest.mark.parametrize("name", ["client.py", "previews.py", "edit.py"])
 def test_python_needs_pyzmq_and_msgpack_alone(name: str) -> None:
     text = (EXAMPLES / name).read_text("utf-8")
     assert set(re.findall(r"^import (\w+)", text, re.MULTILINE)) <= MODULES_OF_PYTHON | {"msgpack", "zmq"}

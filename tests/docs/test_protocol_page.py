@@ -19,6 +19,7 @@ from common.messages import (
     DeviceLoad,
     ErrorInfo,
     HeldToken,
+    InputPicture,
     JobOrder,
     JobSpec,
     JobView,
@@ -53,6 +54,7 @@ DIRECTIONS = {
 MESSAGES = [(way, name.decode(), kind) for way, kinds in DIRECTIONS.items() for name, kind in kinds.items()]
 MAPS = {
     "The job": (JobSpec,),
+    "Inputs": (InputPicture,),
     "A job as it stands": (JobView, Note, Timings),
     "The picture": (Picture,),
     "The error": (ErrorInfo,),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 from structlog.testing import capture_logs
 
 from common.errors import GenServeError
@@ -19,7 +20,7 @@ from common.settings import GpuDaemonSettings
 from gpu_daemon.engine.backend import Preview, Stopped
 from gpu_daemon.engine.flux import FluxBackend
 from gpu_daemon.model_folder import EMBEDDED
-from tests.engine.orders import ignore, order, paint, plain
+from tests.engine.orders import edit, ignore, order, paint, plain, told
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(),
@@ -173,6 +174,24 @@ def test_offloaded_pictures_are_the_same(reference: bytes, settings: dict[str, A
     with pytest.raises(Stopped):
         backend.draw(JOB, stop)
     assert _devices(backend) == {"cpu"}, "also after one that was stopped"
+    assert paint(backend, JOB).tobytes() == reference
+
+
+@pytest.mark.parametrize("offload", ["on", "off"])
+def test_previews_and_edits_change_nothing_and_go_home_as_well(reference: bytes, offload: str):
+    backend = _loaded(offload=offload)
+    home = {"cpu"} if offload == "on" else {"cuda"}
+    shown: list[Preview] = []
+    previewed = order(width=256, height=256, previews=3)
+    drawn = paint(backend, previewed, lambda *step: shown.extend([step[3]] if step[3] else []))
+    assert (len(shown), drawn.tobytes()) == (3, reference)
+    assert _devices(backend) == home
+    image, mask = told(drawn), told(Image.new("L", drawn.size, 255), "mask")
+    edited = edit(backend, image, mask, width=256, height=256, seed=8, previews=1)
+    assert edited.size == (256, 256)
+    near = edit(backend, image, width=256, height=256, seed=8, strength=0.3)
+    assert near.tobytes() != drawn.tobytes()
+    assert _devices(backend) == home, "every part goes home after an edit"
     assert paint(backend, JOB).tobytes() == reference
 
 

@@ -239,6 +239,17 @@ def test_a_preview_is_passed_on_with_its_bytes_at_whatever_step(ready: Driver) -
         assert ready.engine(step, (b"abc",)) == [ToRouter(progress, (b"abc",))]
 
 
+def test_what_a_job_starts_from_is_held_until_it_has_ended(ready: Driver) -> None:
+    first = Dispatch(epoch=1, token=A, job=job_order(), remaining_s=600.0, parts=(3, 2))
+    assert ready.do(RouterSaid(first, (b"abc", b"de"))) == [
+        ToEngine(Draw(token=A, job=job_order(), parts=(3, 2)), (b"abc", b"de"))
+    ]
+    second = Dispatch(epoch=1, token=B, job=job_order(), remaining_s=600.0, parts=(1,))
+    assert ready.do(RouterSaid(second, (b"x",))) == []
+    ready.drawn(A)
+    assert [held.inputs for held in ready.session.work.hand.all()] == [(), (b"x",)]
+
+
 def test_a_dispatch_beyond_the_credit_is_returned(ready: Driver) -> None:
     ready.dispatch(A)
     ready.dispatch(B)

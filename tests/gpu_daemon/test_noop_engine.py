@@ -67,6 +67,13 @@ def test_previews_are_of_colours_of_their_own() -> None:
     assert len({*colours, colour_of(5)}) == 4
 
 
+def test_what_it_starts_from_changes_its_colour() -> None:
+    backend, job = NoopBackend(GpuDaemonSettings(engine="noop"), cpu()), job_order(seed=5)
+    drawn = [backend.draw(job, lambda *_step: None, files).data for files in ((), (b"a",), (b"b",), (b"a", b"b"))]
+    assert len(set(drawn)) == 4
+    assert backend.draw(job, lambda *_step: None, (b"a",)).data == drawn[1]
+
+
 def test_its_card_bears_the_name_of_the_settings() -> None:
     assert noop_card(GpuDaemonSettings()).name == "noop"
     assert noop_card(GpuDaemonSettings(model_name="other")).name == "other"

@@ -29,6 +29,7 @@ PURE = (
     "common/codec.py",
     "common/errors.py",
     "common/models.py",
+    "common/picture_files.py",
     "router/*.py",
     "gpu_daemon/engine_messages.py",
     "gpu_daemon/events.py",
