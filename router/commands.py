@@ -26,11 +26,15 @@ class ToClient(Command, frozen=True):
 
 
 class ToWorker(Command, frozen=True):
-    """Send `message` to a GPU daemon; its payload are the inputs that are kept as those of `inputs_of`, if any."""
+    """Send `message` to a GPU daemon; its payload are the inputs that are kept as those of `inputs_of`, if any.
+
+    The loop reads them at once into `payload`: a later command of the same batch may drop them.
+    """
 
     peer: bytes
     message: Message
     inputs_of: str = ""
+    payload: Sequence[Any] = ()
 
 
 class Append(Command, frozen=True):

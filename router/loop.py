@@ -226,6 +226,8 @@ class Loop:
 
     def _write_down(self, command: Command, later: list[Command]) -> None:
         match command:
+            case ToWorker() if command.inputs_of:
+                later += self._with_inputs(command)
             case ToClient() | ToWorker():
                 later.append(command)
             case Log():
@@ -251,24 +253,21 @@ class Loop:
             case ToClient():
                 self._send("client", command.peer, command.message, command.picture_of, command.payload)
             case ToWorker():
-                self._send_to_worker(command)
+                self._send("worker", command.peer, command.message, payload=command.payload)
             case Log():
                 log.write(self._logger, command.level, command.event, command.fields)
             case Stop():
                 self._running = False
 
-    def _send_to_worker(self, command: ToWorker) -> None:
-        payload: Sequence[Any] = ()
-        if command.inputs_of:
-            assert isinstance(command.message, Dispatch)
-            try:
-                payload = self._journal.fetch_inputs(command.inputs_of)
-            except GenServeError as error:
-                token = command.message.token
-                lost = InputsLost(wall=self._wall, peer=command.peer, token=token, message=error.message)
-                self._events.append(lost)
-                return
-        self._send("worker", command.peer, command.message, payload=payload)
+    def _with_inputs(self, command: ToWorker) -> list[Command]:
+        """The command with what its job starts from; none where that cannot be read, which is an event."""
+        assert isinstance(command.message, Dispatch)
+        try:
+            return [replace(command, payload=self._journal.fetch_inputs(command.inputs_of))]
+        except GenServeError as error:
+            token = command.message.token
+            self._events.append(InputsLost(wall=self._wall, peer=command.peer, token=token, message=error.message))
+            return []
 
     def _picture(self, job_id: str) -> Sequence[zmq.Frame]:
         found = self._journal.fetch(job_id)
