@@ -72,14 +72,20 @@ class Following:
         followed.log.listen(wake)
         try:
             if followed.job is None:
-                followed.asked = followed.asked or asyncio.ensure_future(self._begin(followed))
-                await asyncio.shield(followed.asked)
+                await asyncio.shield(self._asking(followed))
             yield followed.log
         finally:
             followed.log.leave(wake)
             followed.unheard_now = monotonic_s()
             if followed.job is None and not followed.log.followed:
                 self._forget(followed)
+
+    def begin(self, job_id: str, owner: str) -> None:
+        """Follow a job already, for one who will listen soon and is to miss nothing; no more than that is promised."""
+        if len(self._followed) < FOLLOWED_MAX:
+            followed = self._of(job_id, owner)
+            followed.unheard_now = monotonic_s()
+            self._asking(followed).add_done_callback(_seen)
 
     def hears(self, message: Message, payload: Sequence[Buffer]) -> bool:
         """Is this about a job that is followed here?"""
@@ -127,8 +133,13 @@ class Following:
         self._followed[rid] = _Followed(watch, uuid.uuid4().hex[:8])
         return self._followed[rid]
 
+    def _asking(self, followed: _Followed) -> asyncio.Future[None]:
+        if followed.asked is None:
+            followed.asked = asyncio.ensure_future(self._begin(followed))
+        return followed.asked
+
     async def _begin(self, followed: _Followed) -> None:
-        """The answer itself passes through `hears`."""
+        """The answer itself passes through `hears`; a refusal is for who awaits this."""
         try:
             await self._ask(followed.watch)
         finally:
@@ -157,6 +168,12 @@ class Following:
             self._send(followed.watch)  # to be told the whole job: its device, since when, how often tried
         else:
             followed.job = structs.replace(job, step=news.step, eta_s=news.eta_s)
+
+
+def _seen(asked: asyncio.Future[None]) -> None:
+    """Nobody awaits it: who listens later asks again."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 def _what_counts(job: JobView) -> JobView:

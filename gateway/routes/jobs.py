@@ -37,6 +37,8 @@ async def post_job(request: web.Request) -> web.Response:
     with fields_named(openai.PARAMS), told_as_header(key):
         accepted = await accept(gateway.link, job, key=key)
     request[JOB_IDS] = [accepted.job_id]
+    if job.previews:
+        gateway.link.following.begin(accepted.job_id, HTTP_OWNER)
     repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
     return reply(
         jobs.to_view(accepted.job),
