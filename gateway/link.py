@@ -29,6 +29,7 @@ from common.messages import (
     JobProgress,
     JobReply,
     JobSpec,
+    JobsReply,
     Message,
     Pong,
     Rejected,
@@ -233,7 +234,7 @@ class RouterLink:
                 self._on_rejected(message)
             case Result() | Failed() | Cancelled():
                 self._on_end(message, frames[HEAD_FRAMES:])
-            case JobReply() | StatusReply() | DeadLettersReply() | Pong():
+            case JobReply() | JobsReply() | StatusReply() | DeadLettersReply() | Pong():
                 self._answer(message.rid, message)
             case ErrorReply():
                 self._on_error(message)

@@ -44,6 +44,8 @@ from common.messages.client import (
     JobProgress,
     JobQuery,
     JobReply,
+    JobsQuery,
+    JobsReply,
     KeysQuery,
     KeysReply,
     OwnedMessage,
@@ -87,12 +89,14 @@ from common.messages.parts import (
     Quality,
     Rid,
     Seconds,
+    ShownState,
     Text,
     Timings,
     Token,
 )
 from common.messages.views import (
     DEAD_LETTERS_PER_PAGE,
+    JOBS_PER_PAGE,
     KEYS_PER_PAGE,
     STATUS_FAILURES,
     STATUS_WORKERS_PER_PAGE,
@@ -132,7 +136,18 @@ def _table(*types: type[Message]) -> dict[bytes, type[Message]]:
 
 
 CLIENT_TO_ROUTER = _table(
-    Submit, CancelJob, Watch, JobQuery, Fetch, DeadLettersQuery, Requeue, StatusQuery, KeysQuery, Ping, ErrorReply
+    Submit,
+    CancelJob,
+    Watch,
+    JobQuery,
+    Fetch,
+    JobsQuery,
+    DeadLettersQuery,
+    Requeue,
+    StatusQuery,
+    KeysQuery,
+    Ping,
+    ErrorReply,
 )
 ROUTER_TO_CLIENT = _table(
     Accepted,
@@ -142,6 +157,7 @@ ROUTER_TO_CLIENT = _table(
     Failed,
     Cancelled,
     JobReply,
+    JobsReply,
     DeadLettersReply,
     StatusReply,
     KeysReply,
@@ -159,6 +175,7 @@ __all__ = [
     "INPUTS_MAX",
     "INPUT_BYTES_MAX",
     "INPUT_PIXELS_MAX",
+    "JOBS_PER_PAGE",
     "KEYS_PER_PAGE",
     "NEGATIVE_PROMPT_CHARS_MAX",
     "PREVIEWS_MAX",
@@ -208,6 +225,8 @@ __all__ = [
     "JobReply",
     "JobSpec",
     "JobView",
+    "JobsQuery",
+    "JobsReply",
     "KeyView",
     "KeysQuery",
     "KeysReply",
@@ -232,6 +251,7 @@ __all__ = [
     "RouterLimits",
     "RouterStats",
     "Seconds",
+    "ShownState",
     "Started",
     "StatusQuery",
     "StatusReply",

@@ -10,6 +10,7 @@ def add_all(router: web.UrlDispatcher) -> None:
     router.add_get("/", home.get_home)
     router.add_post("/v1/images/generations", images.post_generations)
     router.add_post("/v1/jobs", jobs.post_job)
+    router.add_get("/v1/jobs", jobs.get_jobs)
     router.add_get("/v1/jobs/{job_id}", jobs.get_job)
     router.add_delete("/v1/jobs/{job_id}", jobs.delete_job)
     router.add_get("/v1/jobs/{job_id}/image", jobs.get_image)

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from common.errors import GenServeError
 from common.messages import (
+    JOBS_PER_PAGE,
     CancelJob,
     Cancelled,
     ClientMessage,
@@ -11,6 +12,9 @@ from common.messages import (
     Fetch,
     JobQuery,
     JobReply,
+    JobsQuery,
+    JobsReply,
+    JobView,
     Message,
     Result,
 )
@@ -45,6 +49,24 @@ async def post_job(request: web.Request) -> web.Response:
         status=200 if repeated else 202,
         headers={"Location": jobs.location(accepted.job_id)},
     )
+
+
+async def get_jobs(request: web.Request) -> web.Response:
+    """One's own jobs, newest first."""
+    asked, link = jobs.read_list(list(request.query.items())), request.app[GATEWAY].link
+    found: list[JobView] = []
+    before = asked.before
+    while len(found) < asked.limit:
+        limit = min(JOBS_PER_PAGE, asked.limit - len(found))
+        question = JobsQuery(rid=link.new_rid(), states=asked.states, before=before, limit=limit, owner=HTTP_OWNER)
+        answer, _ = await link.ask(question)
+        if not isinstance(answer, JobsReply):
+            raise _unexpected(answer)
+        found += answer.jobs
+        before = answer.next_before
+        if not before:
+            break
+    return reply(jobs.to_list(found, before, asked))
 
 
 async def get_job(request: web.Request) -> web.Response:

@@ -52,6 +52,23 @@ def test_a_cancel_is_the_last_event(noop_pair: Service) -> None:
         assert [event["type"] for event in stream][-1] == "job.cancelled"
 
 
+def test_ones_jobs_are_listed_page_by_page(noop_pair: Service) -> None:
+    jobs = [accepted(noop_pair, num_inference_steps=1) for _ in range(3)]
+    with events(noop_pair, jobs[-1]) as stream:
+        assert [event["type"] for event in stream][-1] == "job.done"
+    seen: list[str] = []
+    path = "/v1/jobs?limit=2&state=done,running"
+    while len(seen) < 3:
+        _, page = noop_pair.get(path)
+        assert all(set(job) >= {"state", "links", "image"} for job in page["data"])
+        seen += [job["id"] for job in page["data"]]
+        path = page["next"]
+    assert seen[:3] == jobs[::-1]
+    for query, param in (("state=drawn", "state"), ("limit=0", "limit"), ("after=x", "after"), ("page=2", "page")):
+        status, answer = noop_pair.get(f"/v1/jobs?{query}")
+        assert (status, answer["error"]["param"]) == (400, param)
+
+
 def test_a_stream_lives_through_the_routers_death(noop_pair: Service) -> None:
     job_id = accepted(noop_pair, num_inference_steps=100)
     with events(noop_pair, job_id) as stream:
