@@ -18,9 +18,10 @@ import zmq
 from genserve.diagnose import disk, requirements
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look
+from tests.ports import free_ports
 from tests.router.journals import finish, opened
 from tests.router.process import RouterProcess
-from tests.service import GENSERVE, Service, free_ports
+from tests.service import GENSERVE, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 
