@@ -1,5 +1,6 @@
 """Whole services that several test files share."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.service import Service, running
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for what a shell starts with &, and its children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
