@@ -9,8 +9,9 @@ import pytest
 
 from tests.service import Service, running
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so it is for what a shell starts with &, and its children
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # of what a shell starts with & or nohup, and of its children
+        signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)
