@@ -83,6 +83,7 @@ class Job:
     created_now: float
     deadline_at: float
     deadline_now: float
+    inputs_of: str = ""  # the id under which what it starts from is kept; '' where it owns nothing
     state: JobState = JobState.QUEUED
     dispatch: int = 0  # number of the last dispatch
     settled: int = 0  # the last dispatch whose end was taken

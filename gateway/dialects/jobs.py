@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import structs
 
-from common.messages import JobMoment, JobSpec, JobView
+from common.messages import SUFFIXES, JobMoment, JobSpec, JobView
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.openai import parse_size
@@ -123,4 +123,4 @@ def ended_before(job: JobView) -> HttpError:
 
 def file_name(job_id: str, format_: str) -> str:
     """What a browser calls the picture when it saves it."""
-    return f"genserve-{job_id}.{format_}"
+    return f"genserve-{job_id}.{SUFFIXES.get(format_, format_)}"

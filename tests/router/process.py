@@ -21,7 +21,7 @@ from tests.ports import free_endpoint
 from tests.service import wait_for
 
 SOON_S = 10.0
-CARD = {"name": "m", "width": 64, "height": 64, "side_min": 16, "steps": 4}
+CARD = {"name": "m", "width": 64, "height": 64, "side_min": 16, "steps": 4, "edits": True}
 _CODE = (
     "import os, sys; from common.settings import RouterSettings, load_settings; from router.app import run;"
     "sys.exit(run(load_settings(RouterSettings, env=os.environ)))"
@@ -62,8 +62,8 @@ class Dealer:
                 return header, payload
             self.heard.append((name, header, payload))
 
-    def ask(self, name: bytes, answer: bytes, **header: Any) -> tuple[dict[str, Any], list[bytes]]:
-        self.send(name, **header)
+    def ask(self, name: bytes, answer: bytes, *payload: bytes, **header: Any) -> tuple[dict[str, Any], list[bytes]]:
+        self.send(name, *payload, **header)
         return self.until(answer)
 
 
