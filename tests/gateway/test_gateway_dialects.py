@@ -84,9 +84,9 @@ def test_documented_values_are_taken(fields: dict[str, Any]) -> None:
 
 
 def test_what_changes_nothing_is_said_so() -> None:
-    response = openai.to_response(_images(quality="hd", style="vivid"), [_drawn()], created=5)
+    response = openai.to_response(_images(quality="hd", style="vivid"), [_drawn()], created=5, link_of=str)
     assert [warning.code for warning in response.warnings] == ["quality_has_no_effect", "style_has_no_effect"]
-    assert openai.to_response(_images(quality="auto"), [_drawn()], created=5).warnings == []
+    assert openai.to_response(_images(quality="auto"), [_drawn()], created=5, link_of=str).warnings == []
 
 
 def test_the_answer_tells_how_each_picture_was_made() -> None:
@@ -94,7 +94,7 @@ def test_the_answer_tells_how_each_picture_was_made() -> None:
     first, second = _drawn(), _drawn()
     first = structs.replace(first, job=structs.replace(first.job, notes=(noted,)))
     second = structs.replace(second, job=structs.replace(second.job, seed=8, notes=(noted,)), data=b"other")
-    body = json.loads(msgspec.json.encode(openai.to_response(_images(n=2), [first, second], created=5)))
+    body = json.loads(msgspec.json.encode(openai.to_response(_images(n=2), [first, second], created=5, link_of=str)))
     assert body == {
         "created": 5,
         "data": [
