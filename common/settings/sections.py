@@ -154,20 +154,11 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     ] = ""
     model_aliases: Annotated[
         dict[str, str],
-        _of("names that mean another model; '' is the default model", examples=['{"dall-e-3": "flux1-dev"}']),
-    ] = msgspec.field(
-        default_factory=lambda: {
-            "gpt-image-1": "",
-            "gpt-image-1-mini": "",
-            "gpt-image-1.5": "",
-            "gpt-image-2": "",
-            "gpt-image-2.5-flare": "",
-            "gpt-image-2.5-sunburst": "",
-            "chatgpt-image-latest": "",
-            "dall-e-2": "",
-            "dall-e-3": "",
-        }
-    )
+        _of(
+            "names that mean another model; '' is the default model; one that ends in * stands for all that begin so",
+            examples=['{"dall-e-3": "flux1-dev"}'],
+        ),
+    ] = msgspec.field(default_factory=lambda: {"gpt-image-*": "", "chatgpt-image-*": "", "dall-e-*": ""})
     embedded_model_aliases: Annotated[
         tuple[str, ...],
         _of("names that mean the default model while only the embedded model is served", examples=['["flux1-dev"]']),
