@@ -25,7 +25,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/genserve up $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 test-system: $(VENV)/.dev
 	$(BIN)/python -m pytest -rs tests/system

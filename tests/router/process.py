@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import zmq
 
 from common.keys import KeyFile
 from tests.keyring import come_in_with
+from tests.ports import free_endpoint
 from tests.service import wait_for
 
 SOON_S = 10.0
@@ -117,10 +117,7 @@ class RouterProcess:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
-        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        self.clients, self.workers = (f"tcp://127.0.0.1:{h.getsockname()[1]}" for h in held)
-        for h in held:
-            h.close()
+        self.clients, self.workers = free_endpoint(), free_endpoint()
         self.environment = {
             "GENSERVE_ROUTER_CLIENT_ENDPOINT": self.clients,
             "GENSERVE_ROUTER_WORKER_ENDPOINT": self.workers,
