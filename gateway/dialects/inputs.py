@@ -4,7 +4,9 @@ Pure. Of a file a few bytes are read: what it is, and how large it is shown. Any
 and so is what would be large once it is decoded.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
@@ -13,6 +15,8 @@ from common.codec import Buffer, split_payload
 from common.errors import GenServeError
 from common.messages import INPUT_PIXELS_MAX, SIDE_MAX, InputSpec
 from common.picture_files import look
+
+_WHICH = re.compile(r"inputs\[(\d)\](:?) ")  # as the router and the engine begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,18 @@ def read_inputs(image: bytes, mask: bytes | None = None, *, names: tuple[str, st
     payload = [frame for data in files for frame in split_payload(data)]
     told = "".join(f"{each.kind}:{each.sha256}\n" for each in specs)
     return Inputs(tuple(specs), payload, sha256(told.encode()).digest())
+
+
+@contextmanager
+def inputs_named(names: Sequence[str]) -> Iterator[None]:
+    """Errors raised inside that are about one of the inputs name its field; `names`: the fields, in their order."""
+    try:
+        yield
+    except GenServeError as error:
+        if (found := _WHICH.match(error.message)) and int(found[1]) < len(names):
+            error.param = names[int(found[1])]
+            error.message = f"{error.param}{found[2]} {error.message[found.end() :]}"
+        raise
 
 
 def _spec(kind: Literal["image", "mask"], data: bytes, name: str) -> InputSpec:

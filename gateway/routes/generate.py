@@ -7,7 +7,7 @@ from common.messages import Cancelled, Failed, Fetch, JobReply, Result
 from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import generate
 from gateway.dialects.errors import fields_named
-from gateway.dialects.inputs import Inputs
+from gateway.dialects.inputs import Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import draw
@@ -39,7 +39,7 @@ async def _draw(request: web.Request, asked: generate.GenerateRequest, inputs: I
         random_seed=random_seed(key),
         inputs=inputs,
     )
-    with fields_named(generate.PARAMS), told_as_header(key):
+    with inputs_named(generate.FILES), fields_named(generate.PARAMS), told_as_header(key):
         (drawn,) = await draw(
             gateway.link,
             [job],

@@ -12,7 +12,7 @@ from common.messages import Cancelled, Failed, Fetch, JobProgress, JobReply, Res
 from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, links, openai, openai_events
 from gateway.dialects.errors import fields_named
-from gateway.dialects.inputs import Inputs
+from gateway.dialects.inputs import Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import drawing
@@ -84,7 +84,7 @@ async def _answer(
         cancel_on_disconnect=settings.cancel_on_disconnect,
         on_progress=news.progress,
     )
-    with fields_named(openai.PARAMS), told_as_header(key):
+    with inputs_named(openai.FILES), fields_named(openai.PARAMS), told_as_header(key):
         async with begun as submissions:
             if not asked.stream:
                 drawn = await asyncio.gather(*(each.ended for each in submissions))

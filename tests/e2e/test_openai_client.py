@@ -136,12 +136,22 @@ def test_errors_are_those_the_client_knows(client: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as picture:
         client.images.edit(image=("cat.svg", b"<svg/>"), prompt="a fox")
     assert picture.value.param == "image"
+    with pytest.raises(openai.BadRequestError) as damaged:
+        client.images.edit(image=("cat.png", _noise()[:-3000]), prompt="a fox")
+    assert (damaged.value.param, damaged.value.code) == ("image", "invalid_request")
+    assert "cannot be decoded as png" in damaged.value.message
     with pytest.raises(openai.BadRequestError) as streamed:
         client.images.generate(prompt="a fox", size="1x1", stream=True)
     assert streamed.value.param == "size", "before the first event, with its status"
     with pytest.raises(openai.BadRequestError) as unsupported:
         client.images.generate(prompt="a fox", background="transparent")
     assert (unsupported.value.param, unsupported.value.code) == ("background", "unsupported")
+
+
+def _noise() -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 60).save(file, "png")
+    return file.getvalue()
 
 
 def test_a_full_queue_is_waited_for_by_the_clients_own_retries(slow: Service) -> None:
