@@ -205,7 +205,7 @@ class FormReader:
             raise GenServeError("too_large", f"{self._shown}: {what} has more than {limit} bytes", param=self._shown)
 
     def _end(self) -> None:
-        data = bytes(memoryview(self._data)[2:])  # without the new line that ended the headers
+        data, self._data = bytes(memoryview(self._data)[2:]), bytearray()  # without the new line after the headers
         if self._is_file:
             if data:  # a form sends an empty one where none was chosen
                 self._form.files.setdefault(self._name, []).append(data)

@@ -55,6 +55,7 @@ async def get_file(request: web.Request) -> web.Response:
             left_s = max(0, int(int(query["expires"]) - now))
             headers = {
                 "Cache-Control": f"private, max-age={left_s}, immutable",
+                "X-Content-Type-Options": "nosniff",
                 "ETag": f'"{answer.picture.sha256}"',
                 "Content-Disposition": f'inline; filename="{jobs.file_name(job_id, answer.picture.format)}"',
             }
