@@ -3,8 +3,8 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -36,8 +36,10 @@ _encoder = msgspec.json.Encoder()
 class Gateway:
     """The connection to the router, the settings, and what is known of the models."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str) -> None:
+    def __init__(self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, link_secret: bytes) -> None:
+        """`link_secret` signs links to pictures."""
         self.settings = loaded.settings
+        self.link_secret = link_secret
         self.log_settings = loaded.log
         self.link = link
         self.version = version
@@ -50,6 +52,7 @@ class Gateway:
         self.stopping = False
         self.requests = 0  # being answered
         self.streams = 0  # of them those that are streams of events
+        self.upload_bytes = 0  # of bodies with picture files, held by open requests
         self._arriving: set[asyncio.Timeout] = set()  # one for each body that is being read
 
     def stop(self) -> None:
@@ -81,13 +84,18 @@ class Gateway:
             self.requests -= 1
 
     async def body(self, request: web.Request) -> bytes:
-        """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""
-        limit_s = self.settings.body_timeout_s
+        """The request's body. Raises as `arriving` does."""
+        async with self.arriving(self.settings.body_timeout_s, "body_timeout_s"):
+            return await request.read()
+
+    @asynccontextmanager
+    async def arriving(self, limit_s: float, setting: str) -> AsyncIterator[None]:
+        """Inside, a body is read. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""
         try:
             async with asyncio.timeout(0 if self.stopping else limit_s) as limit:  # 0: what is here already
                 self._arriving.add(limit)
                 try:
-                    return await request.read()
+                    yield
                 finally:
                     self._arriving.discard(limit)
         except TimeoutError:
@@ -95,7 +103,7 @@ class Gateway:
                 raise GenServeError("unavailable", "the gateway is stopping and the body had not arrived") from None
             raise HttpError(
                 408,
-                f"the body did not arrive within {limit_s:g} s (gateway.body_timeout_s)",
+                f"the body did not arrive within {limit_s:g} s (gateway.{setting})",
                 next_step="send the whole body at once",
             ) from None
 
@@ -187,9 +195,9 @@ def client_label(request: web.Request) -> str:
     return label or request.remote or ""
 
 
-def request_key(request: web.Request, endpoint: str, asked: Body) -> keys.RequestKey | None:
-    """The request's Idempotency-Key, if it has one."""
-    return keys.read_key(request.headers.getall(keys.HEADER, []), endpoint, asked)
+def request_key(request: web.Request, endpoint: str, asked: Body, files: bytes = b"") -> keys.RequestKey | None:
+    """The request's Idempotency-Key, if it has one; `files`: a digest of those that it brings."""
+    return keys.read_key(request.headers.getall(keys.HEADER, []), endpoint, asked, files)
 
 
 def random_seed(key: keys.RequestKey | None) -> int:

@@ -11,10 +11,10 @@ more (it restarted without its journal) is given it again. CANCEL, too, is repea
 import asyncio
 import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from common.clock import monotonic_s
-from common.codec import TO_CLIENT, Buffer
+from common.codec import TO_CLIENT, Buffer, part_sizes
 from common.errors import ERRORS, GenServeError, ProtocolError
 from common.health import Check, Pulse
 from common.keys import KeyFile
@@ -43,7 +43,7 @@ from gateway.cancelling import Cancelling
 from gateway.dialects.picture import Drawn
 from gateway.following import Following
 from gateway.line import HEAD_FRAMES, Line
-from gateway.submission import ENDED, Submission, job_failure, refusal, settle
+from gateway.submission import ENDED, OnProgress, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
@@ -142,21 +142,22 @@ class RouterLink:
         self,
         spec: JobSpec,
         *,
+        payload: Sequence[Buffer] = (),
         key: str = "",
         digest: str = "",
-        on_progress: Callable[[JobProgress], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Submission:
-        """Send a job on its way. To be given to `release` in the end, whatever happens.
+        """Send a job on its way, the frames of its inputs with it. To be given to `release` in the end.
 
-        `key` is the client's own, and `digest` that of its body; '' where it gave none. `on_progress` is told its
-        steps, of which some may be lost.
+        `key` is the client's own, `digest` that of its body. `on_progress` is told its steps; some may be lost.
         """
         self._check_room(len(self._submitted))
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest, owner=self._owner)
-        submission = Submission(message, self._loop, on_progress)
+        key = key or uuid.uuid4().hex
+        message = Submit(rid=rid, job=spec, key=key, digest=digest, owner=self._owner, parts=part_sizes(payload))
+        submission = Submission(message, self._loop, on_progress, payload)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
         self._send_submit(submission)
@@ -182,7 +183,7 @@ class RouterLink:
 
     def _send_submit(self, submission: Submission) -> None:
         submission.asked_now = monotonic_s()
-        self._line.send(submission.message)
+        self._line.send(submission.message, submission.payload)
 
     def _send(self, message: ClientMessage) -> None:
         self._line.send(message)
@@ -227,7 +228,7 @@ class RouterLink:
             case JobProgress():
                 submission = self._submitted.get(message.rid)
                 if submission is not None and submission.on_progress is not None:
-                    submission.on_progress(message)
+                    submission.on_progress(message, b"".join(frames[HEAD_FRAMES:]))
             case Accepted():
                 self._on_accepted(message)
             case Rejected():
@@ -306,7 +307,7 @@ class RouterLink:
             settle(self._asked[message.rid], error)
         elif self._cancelling.answered(message.rid):
             pass  # there is nothing to cancel
-        elif submission is not None and submission.job_id and error.code == "not_found":
+        elif submission is not None and error.code == "not_found":  # the second of two finds it lost already
             if submission.ended_before:  # a repetition that comes too late: the picture is no longer kept
                 self._end(message.rid, error)
             else:

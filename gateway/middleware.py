@@ -8,6 +8,7 @@ to 127.0.0.1), and a request that changes something must not come from another o
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from common.sockets import is_loopback
 from gateway.context import GATEWAY, JOB_IDS, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
+from gateway.sse import OPEN_STREAM, EventStream
 
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
@@ -41,14 +43,14 @@ async def every_request(request: web.Request, handler: Handler) -> web.StreamRes
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = monotonic_s()
-    request_id = f"{_boot}-{next(_numbers)}"
-    request[REQUEST_ID] = request_id
+    request_id = request[REQUEST_ID] = f"{_boot}-{next(_numbers)}"
     fields: dict[str, object] = {}
+    response: web.StreamResponse
     try:
         _check_caller(request)
         response = await handler(request)
     except GenServeError as error:
-        response = error_response(error, request.path)
+        response = await _failed(error, request)
         fields = _failure_fields(error)
     except web.HTTPException as error:
         refusal = _refusal_of(error, request)
@@ -57,19 +59,31 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         fields = _failure_fields(refusal)
     except (web.RequestPayloadError, ConnectionError) as error:
         refusal = HttpError(400, "the body did not arrive as its headers announce it")
-        response = error_response(refusal, request.path)
-        fields = {**_failure_fields(refusal), "cause": type(error).__name__}
+        stream = request.get(OPEN_STREAM)
+        response = error_response(refusal, request.path) if stream is None else stream.response
+        fields = {**(_failure_fields(refusal) if stream is None else {}), "cause": type(error).__name__}
     except Exception:
         request.app[GATEWAY].log.exception("request.crashed", request_id=request_id, path=request.path)
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
-        response = error_response(crash, request.path)
+        response = await _failed(crash, request)
         fields = _failure_fields(crash)
-    if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
-        response.force_close()
-    response.headers["X-Request-Id"] = request_id
+    if not response.prepared:
+        if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
+            response.force_close()
+        response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
     return response
+
+
+async def _failed(error: GenServeError, request: web.Request) -> web.StreamResponse:
+    """The answer that tells an error; where the answer has begun, its last event does."""
+    stream: EventStream | None = request.get(OPEN_STREAM)
+    if stream is None:
+        return error_response(error, request.path)
+    with suppress(ConnectionError):
+        await stream.fail(error)
+    return stream.response
 
 
 def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -83,7 +97,7 @@ def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Resp
 
 def error_response(error: GenServeError, path: str) -> web.Response:
     """The error body in the dialect of `path`."""
-    body = generate.to_error(error) if path == "/generate" else ErrorBody(error=facts(error))
+    body = generate.to_error(error) if path in ("/generate", "/generate/upload") else ErrorBody(error=facts(error))
     return reply(body, status=status_of(error), headers=headers_of(error))
 
 

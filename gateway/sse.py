@@ -1,64 +1,80 @@
-"""Server-sent events over one response (WHATWG HTML, 9.2): written one by one, each within `send_timeout_s`.
+"""Server-sent events: one response of lines that come when something happens.
 
-Whoever reads too slowly is cut; whoever hangs up ends the handler, as everywhere in the gateway. Knows no job.
+Knows no event's meaning. What fails after the first byte cannot have a status any more: it is told as an event. A
+client that does not read is cut.
 """
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
+import msgspec
 from aiohttp import web
+from msgspec import Struct
 
+from common.errors import GenServeError
 from gateway.context import GATEWAY, REQUEST_ID
+from gateway.dialects.errors import ErrorBody, facts
 
-KEEP_ALIVE_S = 15.0  # between two words at most: proxies end what is silent
-RETRY_MS = 1000  # that a browser waits before it connects again
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "X-Accel-Buffering": "no",  # nginx would collect events
-}
+RETRY_MS = 1000
+KEEP_ALIVE_S = 15.0  # of silence, after which a comment says that somebody is there
+_encoder = msgspec.json.Encoder()
 
 
 class EventStream:
-    """One response; entering it sends the head, leaving it ends the stream."""
+    """The answer to one request, between `open` and the return of its route."""
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._send_timeout_s = request.app[GATEWAY].settings.send_timeout_s
-        self.response = web.StreamResponse(headers={**_HEADERS, "X-Request-Id": request[REQUEST_ID]})
-        self.response.content_type = "text/event-stream"
-        self.response.charset = "utf-8"
+        self.response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",  # a proxy must not wait for more
+            }
+        )
 
-    async def __aenter__(self) -> Self:
-        """Raises nothing of its own; errors from here on cannot become an error answer."""
+    async def open(self) -> None:
+        """Begin. From here on errors are told by `fail`, which the middleware calls for whatever is raised."""
+        gateway = self._request.app[GATEWAY]
+        if gateway.leaving:
+            self.response.force_close()
+        self.response.headers["X-Request-Id"] = self._request[REQUEST_ID]
+        self._request[OPEN_STREAM] = self
         await self.response.prepare(self._request)
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """The end, unless the client is gone."""
-        if kind is None:
-            await self._write(b"", last=True)
+    async def send(self, event: str, data: Struct, *, event_id: str = "") -> None:
+        """One event. Raises ConnectionError where the client is gone or does not read."""
+        await self.send_json(event, _encoder.encode(data), event_id=event_id)
 
-    async def send(self, name: str, data: bytes, id_: str = "") -> None:
-        """One event; `data` is JSON in one line. Raises ConnectionError where the client is gone or does not read."""
-        head = f"id: {id_}\n" if id_ else ""
-        await self._write(f"{head}event: {name}\ndata: ".encode() + data + b"\n\n")
+    async def send_json(self, event: str, data: bytes, *, event_id: str = "") -> None:
+        """The same, where `data` is JSON on one line already."""
+        head = f"id: {event_id}\n" if event_id else ""
+        await self._write(b"".join((head.encode(), b"event: ", event.encode(), b"\ndata: ", data, b"\n\n")))
 
     async def say_retry(self) -> None:
-        """How soon a browser whose connection ends comes back."""
+        """How soon a browser whose stream ends comes back. Raises as `send`."""
         await self._write(f"retry: {RETRY_MS}\n\n".encode())
 
     async def keep_alive(self) -> None:
-        """A word that is no event."""
+        """A comment. Raises as `send`."""
         await self._write(b": keep-alive\n\n")
 
-    async def _write(self, data: bytes, *, last: bool = False) -> None:
+    async def fail(self, error: GenServeError) -> None:
+        """The last event: what went wrong. Raises as `send`."""
+        await self.send("error", ErrorBody(error=facts(error)))
+
+    async def _write(self, data: bytes) -> None:
         try:
             async with asyncio.timeout(self._send_timeout_s):
-                await (self.response.write_eof(data) if last else self.response.write(data))
+                await self.response.write(data)
         except TimeoutError:
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionResetError(f"its events were not read within {self._send_timeout_s:g} s") from None
+            request = self._request
+            request.app[GATEWAY].lines.write(
+                "warning", "http.unread", peer=request.remote, send_timeout_s=self._send_timeout_s
+            )
+            if request.transport is not None:
+                request.transport.abort()  # close() would wait until the rest is read
+            raise ConnectionError("the client does not read") from None
+
+
+OPEN_STREAM = web.RequestKey("open_stream", EventStream)  # the answer, where it has begun

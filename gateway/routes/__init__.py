@@ -9,6 +9,8 @@ def add_all(router: web.UrlDispatcher) -> None:
     """Every path that this gateway serves."""
     router.add_get("/", home.get_home)
     router.add_post("/v1/images/generations", images.post_generations)
+    router.add_post("/v1/images/edits", images.post_edits)
+    router.add_get("/v1/images/files/{job_id}/{part}", images.get_file)
     router.add_post("/v1/jobs", jobs.post_job)
     router.add_get("/v1/jobs", jobs.get_jobs)
     router.add_get("/v1/jobs/{job_id}", jobs.get_job)
@@ -19,6 +21,7 @@ def add_all(router: web.UrlDispatcher) -> None:
     router.add_get("/v1/models", models.get_models)
     router.add_get("/v1/models/{name:.+}", models.get_model)
     router.add_post("/generate", generate.post_generate)
+    router.add_post("/generate/upload", generate.post_upload)
     router.add_get("/task/{task_id}", generate.get_task)
     router.add_get("/status", fleet.get_status)
     router.add_get("/gpu/load", fleet.get_gpu_load)

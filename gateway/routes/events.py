@@ -25,8 +25,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     with gateway.streaming():
         async with gateway.link.following.log_of(job_id, HTTP_OWNER, news.set) as log:
             stream = EventStream(request)
-            async with stream:
-                await _tell(stream, log, last, news)
+            await stream.open()
+            await _tell(stream, log, last, news)
             return stream.response
 
 
@@ -36,13 +36,13 @@ async def _tell(stream: EventStream, log: JobLog, last: str, news: asyncio.Event
     if number is None:
         number, standing = log.standing()
         for event in standing:
-            await stream.send(event.name, event.data, event.id)
+            await stream.send_json(event.name, event.data, event_id=event.id)
         if standing and standing[-1].name in ENDS:
             return
     while True:
         news.clear()
         for event in log.after(number):
-            await stream.send(event.name, event.data, event.id)
+            await stream.send_json(event.name, event.data, event_id=event.id)
             number = event.number
         if news.is_set():
             continue
