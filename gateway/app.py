@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
@@ -39,7 +40,7 @@ from gateway.handover import Predecessor, hand_over
 from gateway.link import RouterLink
 from gateway.listener import LISTEN_BACKLOG, held_descriptor, held_listener, listen
 from gateway.middleware import every_request
-from gateway.secret import link_secret
+from gateway.secret import link_secret, state_folder
 from gateway.standing import standing
 
 LAST_REQUESTS_S = 2.0  # for those who had connected to a held socket before we left it
@@ -91,17 +92,20 @@ class Server:
         *,
         held: bool = False,
         secret: bytes = b"",
+        state: Path | None = None,
     ) -> None:
         """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends.
 
-        `secret` signs links to pictures; without one they are good for as long as this process lives.
+        `secret` signs links to pictures; without one they are good for as long as this process lives. `state` is the
+        folder for what outlives it; left out: the usual one.
         """
         settings = loaded.settings
         self._listener = listener
         self.held = held
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
         secret = secret or token_bytes()
-        self._gateway = Gateway(loaded, self._link, version=version("genserve"), link_secret=secret)
+        state = state or state_folder(os.environ)
+        self._gateway = Gateway(loaded, self._link, version=version("genserve"), link_secret=secret, state=state)
         self._gateway.address = (
             listener.getsockname()[0] if held else settings.host,
             listener.getsockname()[1],
@@ -119,6 +123,7 @@ class Server:
     async def start(self) -> None:
         """Connect to the router and listen."""
         self._link.open()
+        self._gateway.webhooks.start()
         await self._runner.setup()
         assert self._runner.server is not None
         factory = protocol_factory(self._runner.server, self._gateway.settings, self._gateway.lines)
@@ -174,6 +179,7 @@ class Server:
         await asyncio.gather(finished, cutting, return_exceptions=True)
         self._link.keep_jobs()  # a gateway that stops cancels nothing: who had a key finds its job again
         await self._runner.cleanup()
+        await self._gateway.webhooks.stop()
         await self._link.close()
         self._gateway.lines.close()
 

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
 from gateway.lines import Lines
 from gateway.link import RouterLink
+from gateway.webhooks import Webhooks
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
 STATUS_PAGES_MAX = 1000
@@ -36,13 +38,17 @@ _encoder = msgspec.json.Encoder()
 class Gateway:
     """The connection to the router, the settings, and what is known of the models."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, link_secret: bytes) -> None:
-        """`link_secret` signs links to pictures."""
+    def __init__(
+        self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, link_secret: bytes, state: Path
+    ) -> None:
+        """`link_secret` signs links to pictures; `state` is the folder for what outlives the gateway."""
         self.settings = loaded.settings
         self.link_secret = link_secret
         self.log_settings = loaded.log
         self.link = link
         self.version = version
+        router_ = loaded.settings.router_endpoint.removeprefix("tcp://").replace(":", "_")
+        self.webhooks = Webhooks(state / "webhooks" / router_, link.following)  # of that router's jobs
         self.log = get_logger().bind()  # bound once, not for each line
         self.lines = Lines()
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens

@@ -85,7 +85,7 @@ class Following:
         if len(self._followed) < FOLLOWED_MAX:
             followed = self._of(job_id, owner)
             followed.unheard_now = monotonic_s()
-            self._asking(followed).add_done_callback(_seen)
+            self._asking(followed)
 
     def hears(self, message: Message, payload: Sequence[Buffer]) -> bool:
         """Is this about a job that is followed here?"""
@@ -136,6 +136,7 @@ class Following:
     def _asking(self, followed: _Followed) -> asyncio.Future[None]:
         if followed.asked is None:
             followed.asked = asyncio.ensure_future(self._begin(followed))
+            followed.asked.add_done_callback(_seen)
         return followed.asked
 
     async def _begin(self, followed: _Followed) -> None:
@@ -171,7 +172,7 @@ class Following:
 
 
 def _seen(asked: asyncio.Future[None]) -> None:
-    """Nobody awaits it: who listens later asks again."""
+    """Who awaits it is told; where nobody does, who listens later asks again."""
     if not asked.cancelled():
         asked.exception()
 

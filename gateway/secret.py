@@ -28,7 +28,7 @@ def link_secret(setting: str, env: Mapping[str, str]) -> bytes:
         return _read(Path(setting), guarded=bool(credential.parent.name) and credential.parent == Path(setting).parent)
     if env.get("CREDENTIALS_DIRECTORY") and credential.exists():
         return _read(credential, guarded=True)
-    path = _folder(env) / NAME
+    path = state_folder(env) / NAME
     try:
         if not path.exists():
             _make(path)
@@ -38,7 +38,8 @@ def link_secret(setting: str, env: Mapping[str, str]) -> bytes:
         return b""
 
 
-def _folder(env: Mapping[str, str]) -> Path:
+def state_folder(env: Mapping[str, str]) -> Path:
+    """Where the gateway keeps what outlives it; it need not be there yet."""
     if given := env.get("STATE_DIRECTORY", ""):
         return Path(given.split(":")[0])
     base = env.get("XDG_STATE_HOME", "")

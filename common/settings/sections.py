@@ -196,6 +196,10 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
             "$CREDENTIALS_DIRECTORY/link.secret, else one that is made in $STATE_DIRECTORY or ~/.local/state/genserve"
         ),
     ] = ""
+    webhook_hosts: Annotated[
+        tuple[str, ...],
+        _of("hosts, or host:port, where webhooks may be; empty: none", examples=['["hooks.example.org"]']),
+    ] = ()
     wait_s: Annotated[float, _of("seconds a synchronous request waits for its pictures", **_positive_s)] = 3600.0
     cancel_on_disconnect: Annotated[
         bool, _of("cancel a synchronous request's jobs when its client hangs up; never those with an Idempotency-Key")

@@ -15,6 +15,7 @@ from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, ShownState
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.openai import parse_size
+from gateway.dialects.webhooks import Webhook
 
 LIST_LIMIT, LIST_LIMIT_MAX = 20, 100  # jobs on a page
 NUMBER_DIGITS_MAX = 15
@@ -36,6 +37,7 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     priority: body.Priority = 0
     deadline_s: body.Deadline | None = None
     previews: body.Previews = 0
+    webhook: Webhook | None = None
 
 
 def read_request(data: bytes) -> JobRequest:

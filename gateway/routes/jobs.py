@@ -19,7 +19,7 @@ from common.messages import (
     Result,
 )
 from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
-from gateway.dialects import jobs, openai
+from gateway.dialects import jobs, openai, webhooks
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
@@ -31,6 +31,9 @@ async def post_job(request: web.Request) -> web.Response:
     """202 with the accepted job; 200 with the job of then where the key is known."""
     gateway = request.app[GATEWAY]
     asked = jobs.read_request(await read_json_body(request))
+    if asked.webhook is not None:
+        webhooks.check(asked.webhook, gateway.settings.webhook_hosts)
+        gateway.webhooks.check_room()
     key = request_key(request, "jobs", asked)
     job = jobs.to_job(
         asked,
@@ -43,6 +46,8 @@ async def post_job(request: web.Request) -> web.Response:
     request[JOB_IDS] = [accepted.job_id]
     if job.previews:
         gateway.link.following.begin(accepted.job_id, HTTP_OWNER)
+    if asked.webhook is not None:
+        await gateway.webhooks.add(accepted.job_id, HTTP_OWNER, asked.webhook)
     repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
     return reply(
         jobs.to_view(accepted.job),
