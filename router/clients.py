@@ -20,7 +20,6 @@ from common.messages import (
     KeysQuery,
     Message,
     Note,
-    OwnedMessage,
     Ping,
     Pong,
     Rejected,
@@ -35,10 +34,13 @@ from router.events import ClientSaid, Peer, SendFailed, Submitted
 from router.jobs import Job, JobState
 from router.keys import Key, digest
 from router.lifecycle import Lifecycle
+from router.permission import check_allowed, may_touch, owner_of
+from router.queue import share_of
 from router.records import KeyForgotten, KeyTaken
 from router.speeds import Trust
 from router.state import RouterState
 from router.teller import Teller
+from router.terms import charge, check_terms
 from router.views import page, status_reply
 
 DRAINING_RETRY_AFTER_S = 5.0
@@ -108,7 +110,7 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s)
+        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s, weight=dead.weight)
         self._lifecycle.revive(dead, job)
         return job
 
@@ -117,7 +119,12 @@ class Clients:
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s)
+        if submit.terms is not None:
+            check_terms(state, owner, submit.terms)
+        weight = 0.0 if submit.terms is None else submit.terms.weight
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, weight=weight)
+        if submit.terms is not None:
+            charge(state, job)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -134,11 +141,18 @@ class Clients:
             )
 
     def _admit(
-        self, job_id: str, owner: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None
+        self,
+        job_id: str,
+        owner: str,
+        order: JobOrder,
+        notes: tuple[Note, ...],
+        deadline_s: float | None,
+        *,
+        weight: float,
     ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
-        state.room.check(order.model, (owner, order.client), state.now)
+        state.room.check(order.model, share_of(owner, order.client, weight), state.now)
         if not state.fleet.serving(order.model):
             notes = (*notes, note_unserved(state.cards[order.model]))
             state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
@@ -157,6 +171,7 @@ class Clients:
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
+            weight=weight,
         )
         if deadline_s is not None:
             self._check_deadline(job, allowed_s)
@@ -228,7 +243,7 @@ class Clients:
             case CancelJob() | Watch() | JobQuery() | Fetch():
                 self._about_job(peer, message, who)
             case StatusQuery():
-                self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from, who))
+                self._state.to_client(peer, status_reply(self._state, message, who))
             case KeysQuery():
                 self._state.to_client(peer, self._state.visitors.reply(message.rid, message.keys_from))
             case DeadLettersQuery():
@@ -281,25 +296,3 @@ class Clients:
         """Nobody is there any more; whoever comes next under this routing id may be somebody else."""
         self._state.watches.drop_peer(peer)
 
-
-def check_allowed(message: Message, who: Identity) -> None:
-    """Raise GenServeError forbidden where the role of `who` does not let it send this."""
-    if isinstance(message, OwnedMessage):
-        owner_of(message, who)
-    elif isinstance(message, KeysQuery) and not who.rights.sees_all:
-        raise GenServeError("forbidden", f"the key {who.name!r} may not ask who is connected: an admin's may")
-
-
-def owner_of(message: OwnedMessage, who: Identity) -> str:
-    """Whose job a message is about. Raises GenServeError forbidden where `who` may not speak for that owner."""
-    owner = message.owner or who.name
-    if owner != who.name and not who.rights.acts_for_others:
-        raise GenServeError(
-            "forbidden", f"the key {who.name!r} may not act for {owner!r}: only a gateway's key may", param="owner"
-        )
-    return owner
-
-
-def may_touch(job: Job, message: OwnedMessage, who: Identity) -> bool:
-    """Does this job exist for `who`? One who speaks for an owner sees what that owner sees."""
-    return job.owner == message.owner if message.owner else who.sees_job_of(job.owner)

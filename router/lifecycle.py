@@ -33,6 +33,7 @@ from router.records import (
 from router.retry import GiveUp, Retry, after_failure, after_return
 from router.state import RouterState
 from router.teller import Teller
+from router.terms import settle
 from router.views import failure_view
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
@@ -65,6 +66,7 @@ class Lifecycle:
             sequence=job.sequence,
             created_at=job.created_at,
             deadline_at=job.deadline_at,
+            weight=job.weight,
         )
         self._state.write_down(job, record)
         state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
@@ -317,6 +319,7 @@ class Lifecycle:
         del state.live[job.job_id]
         undrawn = 0 if job.state is JobState.DONE else job.order.steps - job.step
         state.queue.settle(job, undrawn / job.order.steps)
+        settle(state, job, undrawn / job.order.steps)
         state.file(job)
 
     def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:

@@ -34,6 +34,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True):
     sequence: int  # one client's jobs of one priority start in this order
     created_at: float
     deadline_at: float
+    weight: float = 0.0
 
 
 class JobDispatched(JobRecord, frozen=True, kw_only=True):
