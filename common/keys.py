@@ -17,6 +17,7 @@ from msgspec import Struct
 from zmq.utils import z85
 
 from common.errors import SettingsError
+from common.http_keys import HttpKey, parse_http_keys
 from common.peers import PEERS_BYTES_MAX, PeerEntry, parse_peers, render_table
 from common.roles import Role
 
@@ -171,19 +172,12 @@ def load_client_key(setting: str, env: Mapping[str, str]) -> KeyFile | None:
 def read_peers(path: Path) -> tuple[PeerEntry, ...]:
     """The peers file. Raises SettingsError where it is missing or wrong."""
     try:
-        with path.open("rb") as file:
-            data = file.read(PEERS_BYTES_MAX + 1)
+        text = _read_list(path)
     except OSError as error:
         raise SettingsError(
             f"the peers file {path} cannot be read: {error.strerror}; `genserve keys init` makes it, "
             "and router.peers_file says where it is"
         ) from None
-    if len(data) > PEERS_BYTES_MAX:
-        raise SettingsError(f"{path} has more than {PEERS_BYTES_MAX} bytes")
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        raise SettingsError(f"{path} is no text") from None
     entries = parse_peers(text, str(path))
     for entry in entries:
         try:
@@ -191,3 +185,33 @@ def read_peers(path: Path) -> tuple[PeerEntry, ...]:
         except ValueError:
             raise SettingsError(f"{path}: the public_key of {entry.name!r} is no key: it is damaged") from None
     return entries
+
+
+def read_http_keys(path: Path) -> tuple[HttpKey, ...]:
+    """The keys of HTTP. Raises SettingsError where the file is missing, wrong, or others may write it."""
+    try:
+        found = path.stat()
+        text = _read_list(path)
+    except OSError as error:
+        raise SettingsError(
+            f"the keys of HTTP, {path}, cannot be read: {error.strerror}; `genserve keys add-http NAME` makes the "
+            "first one, and gateway.http_keys_file says where they are"
+        ) from None
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SettingsError(
+            f"others may write {path} (mode {stat.S_IMODE(found.st_mode):04o}), and so let in whom they like: "
+            f"look through it, then chmod 644 {path}"
+        )
+    return parse_http_keys(text, str(path))
+
+
+def _read_list(path: Path) -> str:
+    """The text of a public list. Raises OSError, and SettingsError where it is none."""
+    with path.open("rb") as file:
+        data = file.read(PEERS_BYTES_MAX + 1)
+    if len(data) > PEERS_BYTES_MAX:
+        raise SettingsError(f"{path} has more than {PEERS_BYTES_MAX} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path} is no text") from None

@@ -9,12 +9,15 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from common.errors import SettingsError
 from common.roles import NAME_PATTERN, RESERVED_NAMES, ROLES, Role
+
+TomlValue: TypeAlias = str | int | float | datetime | tuple[str, ...]
 
 PEERS_MAX = 10_000
 PEERS_BYTES_MAX = 4 * 1024 * 1024
@@ -87,16 +90,20 @@ def render_peers(entries: Sequence[PeerEntry]) -> str:
     return HEAD + "".join(f"\n[[peer]]\n{render_table(msgspec.structs.asdict(entry))}" for entry in entries)
 
 
-def render_table(values: Mapping[str, str | datetime | None]) -> str:
+def render_table(values: Mapping[str, TomlValue | None]) -> str:
     """`key = value` lines of TOML; what is None is left out. Texts must need no escapes."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, datetime):
-            lines.append(f"{key} = {value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}\n")
-        elif value is not None:
-            assert not re.search(r'["\\\x00-\x1f\x7f]', value), key
-            lines.append(f'{key} = "{value}"\n')
-    return "".join(lines)
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in values.items() if value is not None)
+
+
+def _toml(value: TomlValue) -> str:
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        assert not re.search(r'["\\\x00-\x1f\x7f]', value), value
+        return f'"{value}"'
+    return repr(value)
 
 
 def active(entries: Sequence[PeerEntry], name: str) -> PeerEntry | None:

@@ -14,6 +14,7 @@ Role: TypeAlias = Literal["daemon", "client", "gateway", "admin"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"  # of a key; no slash: what follows it in a worker_id is the device
 LOCAL_NAME = "local"  # who everyone is without keys, and the owner of what is asked over HTTP
 RESERVED_NAMES = (LOCAL_NAME, "server")
+ANYONE = "*"  # as an owner in a question: whoever it is; for those who may name any owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
 from gateway.handover import Predecessor, hand_over
 from gateway.link import RouterLink
-from gateway.listener import LISTEN_BACKLOG, held_descriptor, held_listener, listen
-from gateway.middleware import every_request
+from gateway.listener import LISTEN_BACKLOG, check_reach, held_descriptor, held_listener, listen
+from gateway.middleware import allow_origin, every_request
 from gateway.secret import link_secret, state_folder
 from gateway.standing import standing
 
@@ -61,11 +61,13 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
         held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
         settings = loaded.settings
         secret = link_secret(settings.link_secret_file, os.environ)
+        if held is None:
+            check_reach(settings, settings.host, f"gateway.host = {settings.host!r}")
         listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
+        server = Server(loaded, listener, key, held=held is not None, secret=secret)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        server = Server(loaded, listener, key, held=held is not None, secret=secret)
         handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
     if not handed_over:
         restarts.ended_well()
@@ -77,6 +79,7 @@ def build_app(gateway: Gateway) -> web.Application:
     """The application: routes and middleware around one `gateway`."""
     app = web.Application(middlewares=[every_request], client_max_size=gateway.settings.body_bytes_max)
     app[GATEWAY] = gateway
+    app.on_response_prepare.append(allow_origin)
     routes.add_all(app.router)
     return app
 
@@ -123,6 +126,7 @@ class Server:
     async def start(self) -> None:
         """Connect to the router and listen."""
         self._link.open()
+        self._gateway.access.start()
         self._gateway.webhooks.start()
         await self._runner.setup()
         assert self._runner.server is not None
@@ -180,6 +184,7 @@ class Server:
         self._link.keep_jobs()  # a gateway that stops cancels nothing: who had a key finds its job again
         await self._runner.cleanup()
         await self._gateway.webhooks.stop()
+        await self._gateway.access.stop()
         await self._link.close()
         self._gateway.lines.close()
 

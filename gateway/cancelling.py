@@ -12,18 +12,19 @@ _PREFIX = "c"  # begins the rid of such a CANCEL
 class Cancelling:
     """The cancels on their way."""
 
-    def __init__(self, send: Callable[[CancelJob], None], owner: str) -> None:
+    def __init__(self, send: Callable[[CancelJob], None]) -> None:
         self._send = send
-        self._owner = owner
         self._repeats_left: dict[str, int] = {}  # by job id
+        self._owners: dict[str, str] = {}  # likewise
         self._log = get_logger()
 
     def __len__(self) -> int:
         """How many are not answered."""
         return len(self._repeats_left)
 
-    def begin(self, job_id: str) -> None:
-        """Cancel a job."""
+    def begin(self, job_id: str, owner: str) -> None:
+        """Cancel a job of this owner."""
+        self._owners[job_id] = owner
         self._repeats_left.setdefault(job_id, CANCEL_REPEATS_MAX)
         self._ask(job_id)
 
@@ -32,7 +33,7 @@ class Cancelling:
         for job_id, left in list(self._repeats_left.items()):
             if left == 0:
                 self._log.warning("cancel.unanswered", job_id=job_id)
-                del self._repeats_left[job_id]
+                self._forget(job_id)
             else:
                 self._repeats_left[job_id] = left - 1
                 self._ask(job_id)
@@ -41,8 +42,12 @@ class Cancelling:
         """Is the message with this rid the answer to one? Then it is repeated no more."""
         if not rid.startswith(_PREFIX):
             return False
-        self._repeats_left.pop(rid.removeprefix(_PREFIX), None)
+        self._forget(rid.removeprefix(_PREFIX))
         return True
 
     def _ask(self, job_id: str) -> None:
-        self._send(CancelJob(rid=f"{_PREFIX}{job_id}", job_id=job_id, owner=self._owner))
+        self._send(CancelJob(rid=f"{_PREFIX}{job_id}", job_id=job_id, owner=self._owners[job_id]))
+
+    def _forget(self, job_id: str) -> None:
+        self._repeats_left.pop(job_id, None)
+        self._owners.pop(job_id, None)

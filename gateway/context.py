@@ -15,7 +15,9 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import get_logger
 from common.messages import StatusQuery, StatusReply
+from common.roles import LOCAL_NAME
 from common.settings import GatewaySettings, Loaded
+from gateway.access import Access
 from gateway.dialects import keys, models
 from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
@@ -51,6 +53,7 @@ class Gateway:
         self.webhooks = Webhooks(state / "webhooks" / router_, link.following)  # of that router's jobs
         self.log = get_logger().bind()  # bound once, not for each line
         self.lines = Lines()
+        self.access = Access(loaded.settings)
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0
@@ -113,14 +116,14 @@ class Gateway:
                 next_step="send the whole body at once",
             ) from None
 
-    async def status(self, *, timeout_s: float | None = None) -> StatusReply:
-        """The router's STATUS, all pages of workers in one. Raises GenServeError unavailable."""
-        first = await self._page(0, timeout_s)
+    async def status(self, owner: str = LOCAL_NAME, *, timeout_s: float | None = None) -> StatusReply:
+        """The router's STATUS, all pages of workers in one, naming `owner`'s jobs. Raises GenServeError unavailable."""
+        first = await self._page(0, owner, timeout_s)
         workers = list(first.workers)
         for _ in range(STATUS_PAGES_MAX):
             if len(workers) >= first.workers_total:
                 break
-            page = await self._page(len(workers), timeout_s)
+            page = await self._page(len(workers), owner, timeout_s)
             if not page.workers:  # some left between two pages
                 break
             workers += page.workers
@@ -136,8 +139,8 @@ class Gateway:
         status = self._status if fresh and self._status is not None else await self.status()
         return models.resolve(name, status.models, self.settings)
 
-    async def _page(self, workers_from: int, timeout_s: float | None) -> StatusReply:
-        question = StatusQuery(rid=self.link.new_rid(), workers_from=workers_from)
+    async def _page(self, workers_from: int, owner: str, timeout_s: float | None) -> StatusReply:
+        question = StatusQuery(rid=self.link.new_rid(), workers_from=workers_from, owner=owner)
         reply, _ = await self.link.ask(question, timeout_s=timeout_s)
         if not isinstance(reply, StatusReply):
             raise GenServeError("internal", f"the router answered STATUS with {reply.NAME.decode()}")

@@ -11,6 +11,7 @@ from functools import partial
 from common.codec import Buffer
 from common.errors import GenServeError
 from common.messages import Accepted, JobProgress, JobSpec
+from gateway.callers import ANYBODY, Caller
 from gateway.dialects.keys import RequestKey
 from gateway.dialects.picture import Drawn
 from gateway.link import RouterLink
@@ -23,6 +24,7 @@ async def drawing(
     specs: Sequence[JobSpec],
     *,
     wait_s: float,
+    caller: Caller = ANYBODY,
     payload: Sequence[Buffer] = (),
     key: RequestKey | None = None,
     cancel_on_disconnect: bool = True,
@@ -38,13 +40,17 @@ async def drawing(
     try:
         async with asyncio.timeout(wait_s):
             for index, spec in enumerate(specs):
-                told = partial(on_progress, index) if on_progress is not None else None
-                if key is None:
-                    submissions.append(link.submit(spec, payload=payload, on_progress=told))
-                    continue
-                name, digest = key.of_job(index), key.digest
-                submissions.append(link.submit(spec, payload=payload, key=name, digest=digest, on_progress=told))
-                if index == 0 and len(specs) > 1:
+                submission = link.submit(
+                    spec,
+                    payload=payload,
+                    key="" if key is None else key.of_job(index),
+                    digest="" if key is None else key.digest,
+                    owner=caller.owner,
+                    terms=caller.terms,
+                    on_progress=partial(on_progress, index) if on_progress is not None else None,
+                )
+                submissions.append(submission)
+                if key is not None and index == 0 and len(specs) > 1:
                     await submissions[0].answered  # else another body under this key would leave its further jobs
             yield submissions
     except TimeoutError:
@@ -64,19 +70,23 @@ async def draw(
     specs: Sequence[JobSpec],
     *,
     wait_s: float,
+    caller: Caller = ANYBODY,
     payload: Sequence[Buffer] = (),
     key: RequestKey | None = None,
     cancel_on_disconnect: bool = True,
 ) -> list[Drawn]:
     """The pictures of `specs`, in their order. The first refusal or failure is raised, and ends the other jobs."""
-    begun = drawing(link, specs, wait_s=wait_s, payload=payload, key=key, cancel_on_disconnect=cancel_on_disconnect)
+    begun = drawing(
+        link, specs, wait_s=wait_s, caller=caller, payload=payload, key=key, cancel_on_disconnect=cancel_on_disconnect
+    )
     async with begun as submissions:
         return await asyncio.gather(*(submission.ended for submission in submissions))
 
 
-async def accept(link: RouterLink, spec: JobSpec, *, key: RequestKey | None) -> Accepted:
+async def accept(link: RouterLink, spec: JobSpec, *, key: RequestKey | None, caller: Caller = ANYBODY) -> Accepted:
     """Submit one job, to be asked after later: the router's word. Never cancels it."""
-    submission = link.submit(spec, key=key.of_job(0) if key else "", digest=key.digest if key else "")
+    name, digest = (key.of_job(0), key.digest) if key else ("", "")
+    submission = link.submit(spec, key=name, digest=digest, owner=caller.owner, terms=caller.terms)
     try:
         return await submission.answered
     finally:

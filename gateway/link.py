@@ -36,6 +36,7 @@ from common.messages import (
     Result,
     StatusReply,
     Submit,
+    Terms,
     Watch,
 )
 from common.roles import LOCAL_NAME
@@ -70,7 +71,7 @@ class RouterLink:
         self._asked: dict[str, asyncio.Future[tuple[Message, bytes]]] = {}  # by rid
         self._submitted: dict[str, Submission] = {}  # by rid, until released or ended
         self._followed: dict[str, dict[str, Submission]] = {}  # those accepted, by job id and rid
-        self._cancelling = Cancelling(self._send, owner)
+        self._cancelling = Cancelling(self._send)
         self.following = Following(self.ask, self._send, self.new_rid)
         self._heard_at = monotonic_s()
         self._ticks = Pulse("nothing was repeated to the router", TICKS_MISSED_MAX * WATCH_INTERVAL_S, self._heard_at)
@@ -145,18 +146,22 @@ class RouterLink:
         payload: Sequence[Buffer] = (),
         key: str = "",
         digest: str = "",
+        owner: str | None = None,
+        terms: Terms | None = None,
         on_progress: OnProgress | None = None,
     ) -> Submission:
         """Send a job on its way, the frames of its inputs with it. To be given to `release` in the end.
 
-        `key` is the client's own, `digest` that of its body. `on_progress` is told its steps; some may be lost.
+        `key` is the client's own, `digest` that of its body; `owner`: whose job, None: whose all are here; `terms`:
+        what it is held to. `on_progress` is told its steps; some may be lost.
         """
         self._check_room(len(self._submitted))
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
         key = key or uuid.uuid4().hex
-        message = Submit(rid=rid, job=spec, key=key, digest=digest, owner=self._owner, parts=part_sizes(payload))
+        owner, parts = self._owner if owner is None else owner, part_sizes(payload)
+        message = Submit(rid=rid, job=spec, key=key, digest=digest, owner=owner, parts=parts, terms=terms)
         submission = Submission(message, self._loop, on_progress, payload)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
@@ -173,7 +178,7 @@ class RouterLink:
             if submission.job_id or self._closed:
                 self._forget(submission)
         elif self._forget(submission) and submission.job_id:  # without one, an ACCEPTED still to come is cancelled
-            self._cancelling.begin(submission.job_id)
+            self._cancelling.begin(submission.job_id, submission.message.owner)
 
     def unavailable(self) -> GenServeError:
         """What to raise where the router has not answered."""
@@ -196,7 +201,8 @@ class RouterLink:
                 self._log.error("router.refused", endpoint=self.endpoint, message=refused)
             self._check_silence()
             for job_id, followers in self._followed.items():  # one speaks for all
-                self._line.send(Watch(rid=next(iter(followers)), job_id=job_id, owner=self._owner))
+                rid, first = next(iter(followers.items()))
+                self._line.send(Watch(rid=rid, job_id=job_id, owner=first.message.owner))
             just_now = monotonic_s() - WATCH_INTERVAL_S / 2
             for submission in self._submitted.values():
                 if not submission.job_id and submission.asked_now < just_now:
@@ -244,7 +250,7 @@ class RouterLink:
         submission = self._submitted.get(message.rid)
         if submission is None:  # released before the router's word came
             if not message.rid.startswith(OWN_KEY):
-                self._cancelling.begin(message.job_id)
+                self._cancelling.begin(message.job_id, message.job.owner)
             return
         submission.stop_clock()
         settle(submission.answered, message)

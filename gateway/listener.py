@@ -8,6 +8,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 from common.errors import GenServeError, SettingsError
 from common.log import get_logger
@@ -16,7 +17,10 @@ from common.sockets import is_loopback
 
 LISTEN_BACKLOG = 1024
 HELD_DESCRIPTOR = 3  # the first one that systemd hands over
-ONLY_LOOPBACK = "listen on 127.0.0.1 and put a reverse proxy with authentication on this machine in front"
+WHO_MAY = (
+    "say who may use it: `genserve keys add-http NAME` makes a key, and from the first one on every request needs one; "
+    'or gateway.auth = "none" (--no-auth) lets in whoever reaches it'
+)
 
 
 def held_descriptor(env: Mapping[str, str]) -> int | None:
@@ -45,21 +49,26 @@ def held_listener(loaded: Loaded[GatewaySettings], descriptor: int) -> socket.so
             "name an address and a port in genserve-gateway.socket, e.g. ListenStream=127.0.0.1:12411"
         )
     host, port = listener.getsockname()[:2]
-    if not is_loopback(host):
-        raise SettingsError(
-            f"ListenStream={host}:{port} of genserve-gateway.socket could be reached from other machines and there are "
-            f"no keys yet; {ONLY_LOOPBACK}"
-        )
+    check_reach(loaded.settings, host, f"ListenStream={host}:{port} of genserve-gateway.socket")
     _warn_of_another(loaded, host, port)
     return listener
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises GenServeError for an address that others could reach, or one that is taken."""
-    if not is_loopback(host):
+def check_reach(settings: GatewaySettings, host: str, where: str) -> None:
+    """Raise SettingsError for an address that others can reach where nobody said who may use it."""
+    if is_loopback(host) or settings.auth == "none":
+        return
+    if not Path(settings.http_keys_file).exists():
+        raise SettingsError(f"{where} could be reached from other machines, and there are no keys; {WHO_MAY}")
+    if settings.auth == "auto" and is_loopback(settings.host):  # a socket that systemd holds
         raise SettingsError(
-            f"gateway.host = {host!r} could be reached from other machines and there are no keys yet; {ONLY_LOOPBACK}"
+            f"{where} could be reached from other machines, and gateway.host = {settings.host!r} asks for no keys: "
+            'set gateway.auth = "keys", or "none"'
         )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises GenServeError for an address that is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,8 +1,8 @@
 """What every request passes: its id, who may ask at all, the one error body, one line in the log.
 
-The service has no keys yet and listens on loopback only, so two things stand between it and any web page
-open in a browser on this machine: the Host must be a loopback name (else a page may rebind its own name
-to 127.0.0.1), and a request that changes something must not come from another origin.
+Where no keys are asked for it listens on loopback only, and two things stand between it and any web page open in a
+browser on this machine: the Host must be a loopback name (else a page may rebind its own name to 127.0.0.1), and a
+request that changes something must not come from another origin.
 """
 
 import itertools
@@ -19,11 +19,14 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
 from common.sockets import is_loopback
+from gateway.access import WHO, Access
 from gateway.context import GATEWAY, JOB_IDS, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 from gateway.sse import OPEN_STREAM, EventStream
 
+PREFLIGHT_AGE_S = 600
+EXPOSED = "Location, Retry-After, X-Request-Id"
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
@@ -46,9 +49,12 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request[REQUEST_ID] = f"{_boot}-{next(_numbers)}"
     fields: dict[str, object] = {}
     response: web.StreamResponse
+    access = request.app[GATEWAY].access
     try:
-        _check_caller(request)
-        response = await handler(request)
+        _check_browser(request, access)
+        caller = request[WHO] = access.judge(request)
+        access.begin(request, caller)
+        response = _preflight() if _asks_first(request) else await handler(request)
     except GenServeError as error:
         response = await _failed(error, request)
         fields = _failure_fields(error)
@@ -67,6 +73,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
         response = await _failed(crash, request)
         fields = _failure_fields(crash)
+    finally:
+        access.end(request)
     if not response.prepared:
         if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
             response.force_close()
@@ -101,20 +109,50 @@ def error_response(error: GenServeError, path: str) -> web.Response:
     return reply(body, status=status_of(error), headers=headers_of(error))
 
 
-def _check_caller(request: web.Request) -> None:
-    host = request.headers.get("Host", "")
-    if host and not _is_loopback_host(host):
+def _check_browser(request: web.Request, access: Access) -> None:
+    """Without keys a page that somebody has open must not use this service behind their back."""
+    host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
+    settings = request.app[GATEWAY].settings
+    if host and not access.asks_for_keys and is_loopback(settings.host) and not _is_loopback_host(host):
         raise HttpError(
             403,
             f"this service answers on loopback names only (localhost, 127.0.0.1, [::1]), not on {host[:80]!r}; "
             "a reverse proxy must send one of those as Host",
             param="Host",
         )
-    origin = request.headers.get("Origin", "")
-    if origin and request.method not in _SAFE_METHODS and origin.partition("://")[2] != host:
+    foreign = origin and origin.partition("://")[2] != host and origin not in settings.cors_origins
+    if foreign and request.method not in _SAFE_METHODS:
         raise HttpError(
-            403, f"pages of {origin[:80]!r} may not use this service; call it from the same origin", param="Origin"
+            403,
+            f"pages of {origin[:80]!r} may not use this service; call it from the same origin, or have the operator "
+            "name the origin (gateway.cors_origins)",
+            param="Origin",
         )
+
+
+async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:
+    """Before the head is sent: pages of the origins that the operator names may read the answer."""
+    origin, allowed = request.headers.get("Origin", ""), request.app[GATEWAY].settings.cors_origins
+    if allowed:
+        response.headers.add("Vary", "Origin")
+    if origin in allowed:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = EXPOSED
+
+
+def _asks_first(request: web.Request) -> bool:
+    """Is it a browser that asks whether a page may (CORS preflight)?"""
+    asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+    return asks and request.headers.get("Origin", "") in request.app[GATEWAY].settings.cors_origins
+
+
+def _preflight() -> web.Response:
+    headers = {
+        "Access-Control-Allow-Methods": "GET, POST, DELETE",
+        "Access-Control-Allow-Headers": f"Authorization, Content-Type, Last-Event-ID, {keys.HEADER}, X-GenServe-Client",
+        "Access-Control-Max-Age": str(PREFLIGHT_AGE_S),
+    }
+    return web.Response(status=204, headers=headers)
 
 
 @lru_cache(maxsize=64)

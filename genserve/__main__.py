@@ -195,6 +195,9 @@ def gateway(
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     router_endpoint: Annotated[str | None, flag(GatewaySettings, "router_endpoint", metavar="ENDPOINT")] = None,
     key_file: Annotated[str | None, flag(GatewaySettings, "key_file", metavar="FILE")] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask for no keys, whoever can reach it: gateway.auth = none.")
+    ] = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     parent_pid: ParentPid = None,
@@ -206,7 +209,8 @@ def gateway(
     _follow_parent(parent_pid)
     from gateway.app import run  # noqa: PLC0415  # keeps --help quick
 
-    flags = {"host": host, "port": port, "router_endpoint": router_endpoint, "key_file": key_file}
+    auth = "none" if no_auth else None
+    flags = {"host": host, "port": port, "router_endpoint": router_endpoint, "key_file": key_file, "auth": auth}
     raise typer.Exit(run(_load(GatewaySettings, flags, log_level, log_format)))
 
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from common.errors import SettingsError
-from common.settings import RouterSettings, load_settings
+from common.settings import GatewaySettings, RouterSettings, load_settings
 from genserve.flags import ClientKey, Router, router_address
 
 if TYPE_CHECKING:
+    from genserve.http_keys import HttpStore
     from genserve.keys import Store
 
 Folder = Annotated[
@@ -22,6 +23,15 @@ Folder = Annotated[
         metavar="FOLDER",
         show_default=False,
         help="Where keys/ and peers.toml lie. \\[default: where the router's settings have them, else /etc/genserve]",
+    ),
+]
+HttpFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        metavar="FILE",
+        show_default=False,
+        help="The file of keys. \\[default: gateway.http_keys_file, else /etc/genserve/http-keys.toml]",
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.", show_default=False)]
@@ -126,6 +136,79 @@ def revoke(name: Name, *, folder: Folder = None) -> None:
 
     with _telling():
         show_revoked(*_store(folder).revoke(name))
+
+
+@keys.command(
+    "add-http",
+    epilog="Examples:\n"
+    "  sudo genserve keys add-http studio\n"
+    "  sudo genserve keys add-http lab --rights generate --requests-per-minute 60 --gpu-seconds-per-minute 120\n"
+    "  sudo genserve keys add-http prometheus --rights read",
+)
+def add_http(
+    name: Name,
+    *,
+    rights: Annotated[
+        str, typer.Option(metavar="RIGHT,…", help="What it may: generate, read, admin.", show_default=True)
+    ] = "generate,read",
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="How often it may ask for pictures.", show_default="as it likes")
+    ] = None,
+    gpu_seconds_per_minute: Annotated[
+        float | None, typer.Option(help="How long GPUs may draw for it.", show_default="as it takes")
+    ] = None,
+    jobs_max: Annotated[
+        int | None, typer.Option(help="Jobs that may wait or run at one time.", show_default="as the queue has room")
+    ] = None,
+    weight: Annotated[float, typer.Option(help="Of its fair share, where others have 1.")] = 1.0,
+    file: HttpFile = None,
+) -> None:
+    """Make a key for a program that uses HTTP; its text is shown this once.
+
+    generate: ask for pictures, see and cancel its own jobs. read: see how the
+    service stands. admin: all of this, and everybody's jobs. From the first key
+    on a gateway that others can reach asks for one.
+    """
+    from genserve.http_keys import show_added  # noqa: PLC0415  # keeps --help quick
+
+    with _telling():
+        store = _http_store(file)
+        key, text = store.add(
+            name,
+            [right.strip() for right in rights.split(",")],
+            requests_per_minute=requests_per_minute,
+            gpu_seconds_per_minute=gpu_seconds_per_minute,
+            jobs_max=jobs_max,
+            weight=weight,
+        )
+    show_added(key, text, store.path)
+
+
+@keys.command("list-http", epilog="Examples:\n  sudo genserve keys list-http\n  genserve keys list-http --json")
+def list_http(
+    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False, file: HttpFile = None
+) -> None:
+    """List the keys of HTTP: names, rights, limits, since when. Their texts are kept nowhere."""
+    from genserve.http_keys import show_list  # noqa: PLC0415  # keeps --help quick
+
+    with _telling():
+        entries = _http_store(file).entries()
+    show_list(entries, as_json=as_json)
+
+
+@keys.command("revoke-http", epilog="Example:\n  sudo genserve keys revoke-http lab")
+def revoke_http(name: Name, *, file: HttpFile = None) -> None:
+    """Let a key of HTTP in no more, within two seconds; what it has open is cut. Its jobs stay."""
+    from genserve.http_keys import show_revoked  # noqa: PLC0415  # keeps --help quick
+
+    with _telling():
+        show_revoked(*_http_store(file).revoke(name))
+
+
+def _http_store(file: Path | None) -> "HttpStore":
+    from genserve.http_keys import HttpStore  # noqa: PLC0415  # keeps --help quick
+
+    return HttpStore(file or Path(load_settings(GatewaySettings, env=os.environ).settings.http_keys_file))
 
 
 @contextmanager

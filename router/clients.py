@@ -41,10 +41,12 @@ from router.keys import Key, digest
 from router.lifecycle import Lifecycle
 from router.listing import jobs_reply
 from router.permission import check_allowed, may_touch, owner_of
+from router.queue import share_of
 from router.records import KeyForgotten, KeyTaken
 from router.speeds import Trust
 from router.state import RouterState
 from router.teller import Teller
+from router.terms import charge, check_terms
 from router.views import page, status_reply
 
 DRAINING_RETRY_AFTER_S = 5.0
@@ -120,7 +122,9 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s, inputs_of=dead.inputs_of)
+        job = self._admit(
+            event.job_id, dead.owner, dead.order, dead.notes, allowed_s, inputs_of=dead.inputs_of, weight=dead.weight
+        )
         self._lifecycle.revive(dead, job)
         return job
 
@@ -156,11 +160,16 @@ class Clients:
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
+        if submit.terms is not None:
+            check_terms(state, owner, submit.terms)
         if order.inputs and not stored:
             self._have_stored(submit, owner, order, event)
             return None
         inputs_of = event.job_id if order.inputs else ""
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, inputs_of=inputs_of)
+        weight = 0.0 if submit.terms is None else submit.terms.weight
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, inputs_of=inputs_of, weight=weight)
+        if submit.terms is not None:
+            charge(state, job)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -185,10 +194,11 @@ class Clients:
         deadline_s: float | None,
         *,
         inputs_of: str,
+        weight: float,
     ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
-        state.room.check(order.model, (owner, order.client), state.now)
+        state.room.check(order.model, share_of(owner, order.client, weight), state.now)
         if not state.fleet.serving(order.model):
             notes = (*notes, note_unserved(state.cards[order.model]))
             state.log("warning", "model.no_instance", job_id=job_id, model=order.model)
@@ -208,6 +218,7 @@ class Clients:
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
             inputs_of=inputs_of,
+            weight=weight,
         )
         if deadline_s is not None:
             self._check_deadline(job, allowed_s)
@@ -279,7 +290,7 @@ class Clients:
             case CancelJob() | Watch() | JobQuery() | Fetch():
                 self._about_job(peer, message, who)
             case StatusQuery():
-                self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from, who))
+                self._state.to_client(peer, status_reply(self._state, message, who))
             case KeysQuery():
                 self._state.to_client(peer, self._state.visitors.reply(message.rid, message.keys_from))
             case JobsQuery():

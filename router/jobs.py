@@ -84,6 +84,8 @@ class Job:
     deadline_at: float
     deadline_now: float
     inputs_of: str = ""  # the id under which what it starts from is kept; '' where it owns nothing
+    weight: float = 0.0  # of its owner's share; 0: none was said, and its client has a share of its own
+    charged_s: float = 0.0  # of its owner's GPU seconds, when it was accepted
     state: JobState = JobState.QUEUED
     dispatch: int = 0  # number of the last dispatch
     settled: int = 0  # the last dispatch whose end was taken

@@ -34,6 +34,7 @@ from router.records import (
 from router.retry import GiveUp, Retry, after_failure, after_return
 from router.state import RouterState
 from router.teller import Preview, Teller
+from router.terms import settle
 from router.views import failure_view
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
@@ -68,6 +69,7 @@ class Lifecycle:
             created_at=job.created_at,
             deadline_at=job.deadline_at,
             inputs_of=job.inputs_of,
+            weight=job.weight,
         )
         self._state.write_down(job, record)
         state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
@@ -326,8 +328,9 @@ class Lifecycle:
         if job.error is None or job.error.code != "poison":
             self._drop_inputs(job)
         del state.live[job.job_id]
-        undrawn = 0 if job.state is JobState.DONE else job.order.drawn_steps - job.step
-        state.queue.settle(job, undrawn / job.order.drawn_steps)
+        unused = 0.0 if job.state is JobState.DONE else 1 - job.step / job.order.drawn_steps
+        state.queue.settle(job, unused)
+        settle(state, job, unused)
         state.file(job)
 
     def _drop_inputs(self, job: Job) -> None:

@@ -4,8 +4,8 @@ Pure. What each role may do stands in common/roles.py.
 """
 
 from common.errors import GenServeError
-from common.messages import KeysQuery, Message, OwnedMessage
-from common.roles import Identity
+from common.messages import KeysQuery, Message, OwnedMessage, Submit
+from common.roles import ANYONE, Identity
 from router.jobs import Job
 
 
@@ -24,12 +24,24 @@ def owner_of(message: OwnedMessage, who: Identity) -> str:
         raise GenServeError(
             "forbidden", f"the key {who.name!r} may not act for {owner!r}: only a gateway's key may", param="owner"
         )
+    if isinstance(message, Submit):
+        if owner == ANYONE:
+            raise GenServeError("invalid_request", f"a job belongs to somebody: owner is {ANYONE!r}", param="owner")
+        if message.terms is not None and not who.rights.acts_for_others:
+            raise GenServeError(
+                "forbidden", f"the key {who.name!r} may not say on what terms: only a gateway's key may", param="terms"
+            )
     return owner
 
 
 def may_touch(job: Job, message: OwnedMessage, who: Identity) -> bool:
-    """Does this job exist for `who`? One who speaks for an owner sees what that owner sees."""
-    return job.owner == message.owner if message.owner else who.sees_job_of(job.owner)
+    """Does this job exist for `who`?"""
+    return may_see(job.owner, message, who)
+
+
+def may_see(owner: str, message: OwnedMessage, who: Identity) -> bool:
+    """Do the jobs of `owner` exist for `who`? One who speaks for an owner sees what that owner sees."""
+    return message.owner in (owner, ANYONE) if message.owner else who.sees_job_of(owner)
 
 
 def check_worker_id(worker_id: str, who: Identity) -> None:

@@ -1,7 +1,7 @@
 """The jobs that may start at any moment: by priority, and within one priority each client its fair share.
 
 Pure. One line a model and priority (see fair.py). What a job counts is its predicted GPU time, by what the
-whole fleet has shown of its model and size.
+whole fleet has shown of its model and size; divided by its owner's weight, where it has one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ class JobQueue:
         if line is None:
             line = lines[job.order.priority] = Line(self._clock_beside(job))
         put = line.bring_back if job.dispatch else line.append
-        put(client_of(job), job.sequence, job.job_id, self._fleet.cost_ms(job.order))
+        put(client_of(job), job.sequence, job.job_id, self._slot_ms(job))
         self._size += 1
         self.changes += 1
 
@@ -64,8 +64,12 @@ class JobQueue:
     def recost(self, model: str, jobs: Mapping[str, Job]) -> None:
         """A first speed of this model is known: what its jobs count was guessed until now."""
         for line in self._lines.get(model, {}).values():
-            line.recost(lambda job_id: self._fleet.cost_ms(jobs[job_id].order))
+            line.recost(lambda job_id: self._slot_ms(jobs[job_id]))
             self.changes += 1
+
+    def _slot_ms(self, job: Job) -> int:
+        """What it counts: twice the weight makes half the slot, so that twice as many follow each other as fast."""
+        return max(1, round(self._fleet.cost_ms(job.order) / (job.weight or 1.0)))
 
     def _clock_beside(self, job: Job) -> int:
         """Models drawn by the same GPUs share these: a new line begins where the ones beside it stand."""
@@ -139,4 +143,9 @@ class JobQueue:
 
 def client_of(job: Job) -> Client:
     """To whom it counts."""
-    return (job.owner, job.order.client)
+    return share_of(job.owner, job.order.client, job.weight)
+
+
+def share_of(owner: str, label: str, weight: float) -> Client:
+    """To whom a job counts: to its client's label, or, where its owner has a weight, to the owner as a whole."""
+    return (owner, "" if weight else label)

@@ -35,6 +35,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True):
     created_at: float
     deadline_at: float
     inputs_of: str = ""  # the id under which the pictures are kept that it starts from; '': it starts from none
+    weight: float = 0.0
 
 
 class JobDispatched(JobRecord, frozen=True, kw_only=True):

@@ -72,6 +72,7 @@ def _accepted(state: RouterState, jobs: dict[str, Job], record: JobAccepted) -> 
         deadline_at=record.deadline_at,
         deadline_now=_monotonic(state, record.deadline_at),
         inputs_of=record.inputs_of,
+        weight=record.weight,
     )
 
 

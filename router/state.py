@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from common.allowance import Allowances
 from common.messages import STATUS_FAILURES, FailureView, JobView, Message
 from common.models import ModelCard
 from common.settings import RouterSettings
@@ -73,6 +74,7 @@ class RouterState:
         self.queue = JobQueue(self.fleet)
         self.scheduler = Scheduler(self.fleet, self.queue, self.jobs, settings.prefetch_s)
         self.room = Room(self.fleet, self.jobs, settings)
+        self.gpu_seconds = Allowances()  # of owners whose gateways say how many they may have
         self.watches = Watches(settings)
         self.visitors = Visitors()
         self.keys = Keys(settings.key_ttl_s)

@@ -20,11 +20,13 @@ from common.messages import (
     ModelView,
     RouterLimits,
     RouterStats,
+    StatusQuery,
     StatusReply,
     WorkerView,
 )
 from common.text import clip
 from router.jobs import Job, JobState
+from router.permission import may_see
 
 if TYPE_CHECKING:
     from common.roles import Identity
@@ -87,7 +89,7 @@ def failure_view(job: Job, error: ErrorInfo) -> FailureView:
     )
 
 
-def worker_view(state: RouterState, worker: Worker, plan: Plan, asks: Identity) -> WorkerView:
+def worker_view(state: RouterState, worker: Worker, plan: Plan, asked: StatusQuery, asks: Identity) -> WorkerView:
     """One GPU daemon as STATUS shows it; which job it draws is told to those alone who may see that job."""
     held = [state.jobs[job_id] for job_id in worker.hand]
     running = next((job for job in held if job.state is JobState.RUNNING), None)
@@ -96,7 +98,8 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan, asks: Identity) 
     detail = f"nothing heard for {silent_s:.1f} s" if away else worker.detail
     if worker.rests_until_now > state.now:
         detail = f"rests for {worker.rests_until_now - state.now:.0f} s after failures in a row; {detail}"
-    shown = running if running and (asks.sees_job_of(running.owner) or asks.rights.acts_for_others) else None
+    speaks_for_all = asks.rights.acts_for_others and not asked.owner
+    shown = running if running and (speaks_for_all or may_see(running.owner, asked, asks)) else None
     service = worker.service
     return WorkerView(
         worker_id=worker.worker_id,
@@ -135,7 +138,7 @@ def page(views: Iterable[V], *, count_max: int, bytes_max: int = PAGE_BYTES_MAX)
     return tuple(found)
 
 
-def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity) -> StatusReply:
+def status_reply(state: RouterState, asked: StatusQuery, asks: Identity) -> StatusReply:
     """One page of workers, all models, the counts."""
     plan = state.plan(exact=True)
     everyone = sorted(state.fleet.workers.values(), key=_by_name)
@@ -148,9 +151,9 @@ def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity
         for name, card in state.cards.items()
     )
     return StatusReply(
-        rid=rid,
+        rid=asked.rid,
         workers=page(
-            (worker_view(state, worker, plan, asks) for worker in everyone[workers_from:]),
+            (worker_view(state, worker, plan, asked, asks) for worker in everyone[asked.workers_from :]),
             count_max=STATUS_WORKERS_PER_PAGE,
             bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)),
         ),
@@ -160,7 +163,7 @@ def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity
         stats=_stats(state, plan),
         limits=_limits(state),
         storage_full=state.storage_full,
-        failures=tuple(failure for owner, failure in state.failures if asks.sees_job_of(owner)),
+        failures=tuple(failure for owner, failure in state.failures if may_see(owner, asked, asks)),
     )
 
 

@@ -15,6 +15,7 @@ from common.messages.parts import (
     Picture,
     Rid,
     ShownState,
+    Terms,
 )
 from common.messages.views import (
     JOBS_PER_PAGE,
@@ -38,7 +39,10 @@ class ClientMessage(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """About somebody's jobs. `owner`: whose; '' is the sender's own. Only a gateway may name another."""
+    """About somebody's jobs. `owner`: whose; '' is the sender's own, '*' in a question anybody's.
+
+    Only a gateway may name another.
+    """
 
     owner: Label = ""
 
@@ -46,8 +50,8 @@ class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fiel
 class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
-    `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
-    The files of the job's `inputs` are the payload.
+    `digest`: the client's own of what it was asked; where given, it is compared instead of the job. `terms`: how much
+    the owner may have; only a gateway may say that. The files of the job's `inputs` are the payload.
     """
 
     NAME = b"SUBMIT"
@@ -55,6 +59,7 @@ class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True
     key: Label = ""
     digest: Label = ""
     parts: Parts = ()
+    terms: Terms | None = None
 
 
 class CancelJob(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,8 +116,8 @@ class Requeue(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     job_id: JobId
 
 
-class StatusQuery(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Ask how the service stands; workers come in pages."""
+class StatusQuery(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask how the service stands; workers come in pages. Jobs are named to those who may see them."""
 
     NAME = b"STATUS"
     workers_from: Count = 0

@@ -110,6 +110,14 @@ class JobOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.steps - int(max(self.steps - min(self.steps * self.strength, self.steps), 0))
 
 
+class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How much its owner may have: said of a job by a gateway, which knows the key that asks. 0 is no bound."""
+
+    weight: Annotated[float, Meta(ge=0.01, le=100)] = 1.0  # of the owner's fair share, whatever its clients' labels
+    jobs_max: Count = 0  # waiting and running at one time
+    gpu_seconds_per_minute: Seconds = 0.0
+
+
 class Token(Struct, frozen=True, kw_only=True):
     """The right to end a job: its id and the number of the dispatch. Stale ones are fenced."""
 

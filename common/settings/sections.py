@@ -23,6 +23,8 @@ _positive_s = {"gt": 0, "le": 1e7}
 _PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"  # ZeroMQ would take 65536 for 0
 Endpoint = Annotated[str, Meta(pattern=rf"^tcp://[^\s/]+:{_PORT}$", examples=["tcp://127.0.0.1:12412"])]
 
+Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+$", examples=["https://studio.example.org"])]
+
 
 class Section(Struct, frozen=True, kw_only=True):
     """One table of settings."""
@@ -152,6 +154,21 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     key_file: Annotated[
         str, _of("the gateway's key; empty: $CREDENTIALS_DIRECTORY/gateway.key, else it connects without")
     ] = ""
+    auth: Annotated[
+        Literal["auto", "keys", "none"],
+        _of("who may use HTTP: keys: who has one; none: whoever reaches it; auto: none on loopback, else keys"),
+    ] = "auto"
+    http_keys_file: Annotated[str, _of("the keys of HTTP, hashed; kept by genserve keys", min_length=1)] = (
+        "/etc/genserve/http-keys.toml"
+    )
+    cors_origins: Annotated[
+        tuple[Origin, ...],
+        _of(
+            "web pages of other origins that may use HTTP from a browser; empty: none",
+            max_length=64,
+            examples=['["https://studio.example.org"]'],
+        ),
+    ] = ()
     model_aliases: Annotated[
         dict[str, str],
         _of(

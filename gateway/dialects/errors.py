@@ -16,6 +16,7 @@ RETRY_AFTER_S = {"unavailable": 2.0, "not_finished": 2.0, "storage_full": 30.0} 
 
 STATUS = {
     "invalid_request": 400,
+    "invalid_api_key": 401,
     "unsupported": 400,
     "forbidden": 403,
     "unknown_model": 404,
@@ -27,6 +28,7 @@ STATUS = {
     "key_conflict": 422,
     "deadline_unreachable": 422,
     "queue_full": 429,
+    "rate_limit_exceeded": 429,
     "storage_full": 507,
     "unavailable": 503,
     "deadline_exceeded": 504,
@@ -110,6 +112,8 @@ def status_of(error: GenServeError) -> int:
 def headers_of(error: GenServeError) -> dict[str, str]:
     """When to come back (whole seconds, at least 1, and milliseconds), or that there is no point in it."""
     headers = {} if error.kind.retryable else {"x-should-retry": "false"}
+    if error.code == "invalid_api_key":
+        headers["WWW-Authenticate"] = 'Bearer realm="GenServe"'
     retry_after_s = error.retry_after_s
     if retry_after_s is None:
         retry_after_s = RETRY_AFTER_S.get(error.code)

@@ -4,11 +4,11 @@ import asyncio
 
 from aiohttp import web
 
+from gateway.access import WHO
 from gateway.context import GATEWAY, job_id_of
 from gateway.dialects.errors import HttpError
 from gateway.dialects.events import ENDS
 from gateway.joblog import JobLog
-from gateway.link import HTTP_OWNER
 from gateway.sse import KEEP_ALIVE_S, EventStream
 
 LAST_EVENT_ID = "Last-Event-ID"
@@ -23,7 +23,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         raise HttpError(400, f"{LAST_EVENT_ID} is none that was told here: leave it out", param=LAST_EVENT_ID)
     news = asyncio.Event()
     with gateway.streaming():
-        async with gateway.link.following.log_of(job_id, HTTP_OWNER, news.set) as log:
+        async with gateway.link.following.log_of(job_id, request[WHO].sees, news.set) as log:
             stream = EventStream(request)
             await stream.open()
             await _tell(stream, log, last, news)

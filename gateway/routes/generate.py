@@ -4,6 +4,7 @@ from aiohttp import web
 
 from common.errors import GenServeError
 from common.messages import Cancelled, Failed, Fetch, JobReply, Result
+from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_ID, JOB_IDS, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import generate
 from gateway.dialects.errors import fields_named
@@ -11,7 +12,6 @@ from gateway.dialects.inputs import Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import draw
-from gateway.link import HTTP_OWNER
 from gateway.submission import job_failure
 from gateway.uploads import uploaded
 
@@ -43,6 +43,7 @@ async def _draw(request: web.Request, asked: generate.GenerateRequest, inputs: I
             gateway.link,
             [job],
             wait_s=gateway.settings.wait_s,
+            caller=request[WHO],
             payload=inputs.payload,
             key=key,
             cancel_on_disconnect=gateway.settings.cancel_on_disconnect,
@@ -56,7 +57,7 @@ async def get_task(request: web.Request) -> web.Response:
     gateway, task_id = request.app[GATEWAY], request.match_info["task_id"]
     if not JOB_ID.fullmatch(task_id):
         raise GenServeError("not_found", "a task id is the 32 hexadecimal digits that task_id gave", param="task_id")
-    answer, data = await gateway.link.ask(Fetch(rid=gateway.link.new_rid(), job_id=task_id, owner=HTTP_OWNER))
+    answer, data = await gateway.link.ask(Fetch(rid=gateway.link.new_rid(), job_id=task_id, owner=request[WHO].sees))
     match answer:
         case Result():
             return reply(generate.task(answer.job, Drawn(job=answer.job, picture=answer.picture, data=data)))

@@ -9,6 +9,7 @@ from aiohttp import web
 from common.clock import wall_s
 from common.errors import GenServeError
 from common.messages import Cancelled, Failed, Fetch, JobProgress, JobReply, Result
+from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_ID, JOB_IDS, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, links, openai, openai_events
 from gateway.dialects.errors import fields_named
@@ -16,7 +17,6 @@ from gateway.dialects.inputs import Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import drawing
-from gateway.link import HTTP_OWNER
 from gateway.sse import KEEP_ALIVE_S, EventStream
 from gateway.submission import Submission, job_failure
 from gateway.uploads import uploaded
@@ -79,6 +79,7 @@ async def _answer(
         gateway.link,
         specs,
         wait_s=settings.wait_s,
+        caller=request[WHO],
         payload=inputs.payload,
         key=key,
         cancel_on_disconnect=settings.cancel_on_disconnect,
@@ -112,7 +113,7 @@ def link_to(request: web.Request, job_id: str, *, now: int) -> str:
     gateway = request.app[GATEWAY]
     expires_at = now + max(1, int(gateway.settings.link_ttl_s))
     base = gateway.settings.public_url or f"{request.scheme}://{request.host}"
-    return base + links.path_of(gateway.link_secret, job_id, owner=HTTP_OWNER, expires_at=expires_at)
+    return base + links.path_of(gateway.link_secret, job_id, owner=request[WHO].owner, expires_at=expires_at)
 
 
 class _News:

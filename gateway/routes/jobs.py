@@ -18,18 +18,18 @@ from common.messages import (
     Message,
     Result,
 )
+from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, openai, webhooks
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
-from gateway.link import HTTP_OWNER
 from gateway.submission import job_failure
 
 
 async def post_job(request: web.Request) -> web.Response:
     """202 with the accepted job; 200 with the job of then where the key is known."""
-    gateway = request.app[GATEWAY]
+    gateway, caller = request.app[GATEWAY], request[WHO]
     asked = jobs.read_request(await read_json_body(request))
     if asked.webhook is not None:
         webhooks.check(asked.webhook, gateway.settings.webhook_hosts)
@@ -42,12 +42,12 @@ async def post_job(request: web.Request) -> web.Response:
         random_seed=random_seed(key),
     )
     with fields_named(openai.PARAMS), told_as_header(key):
-        accepted = await accept(gateway.link, job, key=key)
+        accepted = await accept(gateway.link, job, key=key, caller=caller)
     request[JOB_IDS] = [accepted.job_id]
     if job.previews:
-        gateway.link.following.begin(accepted.job_id, HTTP_OWNER)
+        gateway.link.following.begin(accepted.job_id, caller.sees)
     if asked.webhook is not None:
-        await gateway.webhooks.add(accepted.job_id, HTTP_OWNER, asked.webhook)
+        await gateway.webhooks.add(accepted.job_id, caller.owner, asked.webhook)
     repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
     return reply(
         jobs.to_view(accepted.job),
@@ -63,7 +63,8 @@ async def get_jobs(request: web.Request) -> web.Response:
     before = asked.before
     while len(found) < asked.limit:
         limit = min(JOBS_PER_PAGE, asked.limit - len(found))
-        question = JobsQuery(rid=link.new_rid(), states=asked.states, before=before, limit=limit, owner=HTTP_OWNER)
+        rid, owner = link.new_rid(), request[WHO].sees
+        question = JobsQuery(rid=rid, states=asked.states, before=before, limit=limit, owner=owner)
         answer, _ = await link.ask(question)
         if not isinstance(answer, JobsReply):
             raise _unexpected(answer)
@@ -114,7 +115,7 @@ async def delete_job(request: web.Request) -> web.Response:
 async def _ask(request: web.Request, kind: type[JobQuery | Fetch | CancelJob]) -> tuple[Message, bytes]:
     """The router's answer about the job that the path names."""
     link, job_id = request.app[GATEWAY].link, job_id_of(request)
-    question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id, owner=HTTP_OWNER)
+    question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id, owner=request[WHO].sees)
     return await link.ask(question)
 
 

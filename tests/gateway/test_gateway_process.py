@@ -251,7 +251,8 @@ def test_only_loopback_is_listened_on(started: list[Process], router: FakeRouter
     started.append(process)
     status, errors = process.ended()
     assert status == EXIT_CONFIG
-    assert "reverse proxy" in errors
+    assert "`genserve keys add-http NAME` makes a key" in errors
+    assert "--no-auth" in errors
     assert "Traceback" not in errors
 
 

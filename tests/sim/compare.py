@@ -12,7 +12,7 @@ from router.state import RouterState
 TOLERANCE_S = 0.01
 EXACT = (
     "owner", "order", "sequence", "created_at", "deadline_at", "dispatch", "settled", "worker_id", "device", "starts",
-    "started_at", "ended_at", "error", "revived_as", "moments", "inputs_of",
+    "started_at", "ended_at", "error", "revived_as", "moments", "inputs_of", "weight",
 )  # fmt: skip
 TO_GO_ON = ("lost", "attempts", "failures", "returns", "engine_deaths", "memory_failures", "avoid", "barred")
 NEAR = ("created_now", "deadline_now", "ended_now")
