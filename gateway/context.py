@@ -27,6 +27,8 @@ CHARSETS = frozenset({"utf-8", "utf8"})
 PLAIN_JSON = "send plain JSON in UTF-8 with the header Content-Type: application/json"
 CLIENT_LABEL_CHARS_MAX = 128
 JOB_ID = re.compile(r"[0-9a-f]{32}")
+REQUEST_ID = web.RequestKey("request_id", str)
+JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a request is about, for the log
 
 _encoder = msgspec.json.Encoder()
 
@@ -47,6 +49,7 @@ class Gateway:
         self.leaving = False  # no more than what there is: each answer ends its connection
         self.stopping = False
         self.requests = 0  # being answered
+        self.streams = 0  # of them those that are streams of events
         self._arriving: set[asyncio.Timeout] = set()  # one for each body that is being read
 
     def stop(self) -> None:
@@ -55,6 +58,18 @@ class Gateway:
         now = asyncio.get_running_loop().time()
         for limit in self._arriving:
             limit.reschedule(now)
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Inside, one more stream of events is open. Raises GenServeError unavailable where there are too many."""
+        if self.streams >= self.settings.event_streams_max:
+            message = f"{self.streams} streams of events are open already (gateway.event_streams_max)"
+            raise GenServeError("unavailable", message)
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -149,6 +164,15 @@ async def read_json_body(request: web.Request) -> bytes:
             next_step=PLAIN_JSON,
         )
     return await request.app[GATEWAY].body(request)
+
+
+def job_id_of(request: web.Request) -> str:
+    """The job that the path names. Raises GenServeError not_found where it can be none."""
+    job_id = request.match_info["job_id"]
+    if not JOB_ID.fullmatch(job_id):
+        raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
+    request[JOB_IDS] = [job_id]
+    return job_id
 
 
 def client_label(request: web.Request) -> str:

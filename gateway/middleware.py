@@ -18,11 +18,10 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
 from common.sockets import is_loopback
-from gateway.context import GATEWAY, reply
+from gateway.context import GATEWAY, JOB_IDS, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 
-JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
@@ -43,6 +42,7 @@ async def every_request(request: web.Request, handler: Handler) -> web.StreamRes
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = monotonic_s()
     request_id = f"{_boot}-{next(_numbers)}"
+    request[REQUEST_ID] = request_id
     fields: dict[str, object] = {}
     try:
         _check_caller(request)

@@ -169,7 +169,8 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
         _of("names that mean the default model while only the embedded model is served", examples=['["flux1-dev"]']),
     ] = ("flux1-dev",)
     body_bytes_max: Annotated[int, _of("bytes of a request body", ge=1024, le=2**30)] = 1_048_576
-    connections_max: Annotated[int, _of("connections open at one time", ge=1, le=1_000_000)] = 512
+    connections_max: Annotated[int, _of("connections open at one time", ge=1, le=1_000_000)] = 2048
+    event_streams_max: Annotated[int, _of("of these, those that are streams of events", ge=0, le=1_000_000)] = 1500
     head_timeout_s: Annotated[
         float, _of("seconds a connection has for the head of its next request, idle time included", **_positive_s)
     ] = 75.0

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from common.errors import GenServeError
-from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
+from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PREVIEWS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
 
 Prompt = Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
 NegativePrompt = Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)]
@@ -21,6 +21,7 @@ ModelName = Annotated[str, Meta(max_length=128)]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]  # pixels
 Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+Previews = Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)]
 Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=-10, le=10)]

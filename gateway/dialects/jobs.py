@@ -30,6 +30,7 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     true_cfg_scale: body.TrueCfg | None = None
     priority: body.Priority = 0
     deadline_s: body.Deadline | None = None
+    previews: body.Previews = 0
 
 
 def read_request(data: bytes) -> JobRequest:
@@ -56,6 +57,7 @@ def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) ->
         priority=request.priority,
         client=client,
         deadline_s=request.deadline_s,
+        previews=request.previews,
     )
 
 
@@ -66,7 +68,7 @@ def location(job_id: str) -> str:
 
 def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[str, Any]:
     """How a job stands; with what happened to it, oldest first, where `history` is given."""
-    picture = job.picture
+    picture, where = job.picture, location(job.job_id)
     view: dict[str, Any] = {
         "id": job.job_id,
         "state": job.state,
@@ -92,7 +94,7 @@ def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[st
         and {name: getattr(picture, name) for name in ("format", "width", "height", "bytes", "sha256")},
         "warnings": [structs.asdict(note) for note in job.notes],
         "timings": structs.asdict(job.timings) if job.timings else None,  # seconds inside the engine
-        "links": {"self": location(job.job_id), "image": f"{location(job.job_id)}/image"},
+        "links": {"self": where, "image": f"{where}/image", "events": f"{where}/events"},
     }
     if history is not None:
         view["history"] = [{"at": each.at, "event": each.event, "detail": each.detail} for each in history]

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway.routes import fleet, generate, health, home, images, jobs, models
+from gateway.routes import events, fleet, generate, health, home, images, jobs, models
 
 
 def add_all(router: web.UrlDispatcher) -> None:
@@ -13,6 +13,7 @@ def add_all(router: web.UrlDispatcher) -> None:
     router.add_get("/v1/jobs/{job_id}", jobs.get_job)
     router.add_delete("/v1/jobs/{job_id}", jobs.delete_job)
     router.add_get("/v1/jobs/{job_id}/image", jobs.get_image)
+    router.add_get("/v1/jobs/{job_id}/events", events.get_events)
     router.add_get("/v1/status", fleet.get_service)
     router.add_get("/v1/models", models.get_models)
     router.add_get("/v1/models/{name:.+}", models.get_model)

@@ -4,14 +4,13 @@ from aiohttp import web
 
 from common.errors import GenServeError
 from common.messages import Cancelled, Failed, Fetch, JobReply, Result
-from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
+from gateway.context import GATEWAY, JOB_ID, JOB_IDS, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import generate
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import draw
 from gateway.link import HTTP_OWNER
-from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
 
 

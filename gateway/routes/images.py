@@ -3,12 +3,11 @@
 from aiohttp import web
 
 from common.clock import wall_s
-from gateway.context import GATEWAY, client_label, random_seed, read_json_body, reply, request_key
+from gateway.context import GATEWAY, JOB_IDS, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import openai
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import draw
-from gateway.middleware import JOB_IDS
 
 
 async def post_generations(request: web.Request) -> web.Response:

@@ -14,13 +14,12 @@ from common.messages import (
     Message,
     Result,
 )
-from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
+from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, openai
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
 from gateway.link import HTTP_OWNER
-from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
 
 
@@ -85,10 +84,7 @@ async def delete_job(request: web.Request) -> web.Response:
 
 async def _ask(request: web.Request, kind: type[JobQuery | Fetch | CancelJob]) -> tuple[Message, bytes]:
     """The router's answer about the job that the path names."""
-    link, job_id = request.app[GATEWAY].link, request.match_info["job_id"]
-    if not JOB_ID.fullmatch(job_id):
-        raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
-    request[JOB_IDS] = [job_id]
+    link, job_id = request.app[GATEWAY].link, job_id_of(request)
     question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id, owner=HTTP_OWNER)
     return await link.ask(question)
 

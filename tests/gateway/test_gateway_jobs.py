@@ -49,7 +49,10 @@ def test_a_running_job_in_full() -> None:
         "started_at": 2.5, "ended_at": None, "deadline_at": 0.0, "attempts": 1, "device": "cuda:0",
         "worker": "host/cuda:0", "error": None, "timings": None,
         "image": None, "warnings": [{"code": "enlarged", "message": "drawn at 128x128 and enlarged"}],
-        "links": {"self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image"},
+        "links": {
+            "self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image",
+            "events": f"/v1/jobs/{JOB.job_id}/events",
+        },
         "history": [{"at": 1.5, "event": "accepted", "detail": ""},
                     {"at": 2.5, "event": "started", "detail": "cuda:0"}],
     }  # fmt: skip
