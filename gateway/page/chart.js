@@ -41,7 +41,7 @@ export class Chart {
       for (const run of runs(history)) {
         const points = run.map((sample) => `${x(sample).toFixed(1)},${y(of(sample)).toFixed(1)}`);
         parts.push(s("polygon", { class: `area ${name}`, points: `${x(run[0]).toFixed(1)},${HEIGHT} ${points.join(" ")} ${x(run.at(-1)).toFixed(1)},${HEIGHT}` }));
-        parts.push(s("polyline", { class: `line ${name}`, points: points.join(" ") }));
+        parts.push(s("polyline", { class: `trace ${name}`, points: points.join(" ") }));
       }
     }
     this.drawing.replaceChildren(...parts);

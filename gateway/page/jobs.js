@@ -19,6 +19,7 @@ export class Jobs extends EventTarget {
   #all = new Map(); // by key, in the order they were asked for
   #preferred = null;
   #keyGiven = [];
+  #turn = Promise.resolve();
 
   constructor(store) {
     super();
@@ -74,7 +75,7 @@ export class Jobs extends EventTarget {
     this.#all.set(job.key, job);
     this.#changed(job);
     try {
-      if (!job.id) await this.#again(job, () => this.#ask(job));
+      if (!job.id) await this.#inTurn(() => this.#again(job, () => this.#ask(job)));
       if (!job.id) return this.#end(job, "cancelled");
       if (job.cancelling) this.#sendCancel(job);
       while (!ENDS.has(job.state)) await this.#again(job, () => this.#follow(job));
@@ -111,6 +112,19 @@ export class Jobs extends EventTarget {
     }
   }
 
+  /** Requests go one after another, so that pictures are drawn in the order they were asked for. */
+  async #inTurn(act) {
+    const before = this.#turn;
+    const { promise, resolve } = Promise.withResolvers();
+    this.#turn = promise;
+    await before;
+    try {
+      await act();
+    } finally {
+      resolve();
+    }
+  }
+
   async #ask(job) {
     if (job.cancelling && !job.unsure) return;
     job.unsure = true; // from here on there may be a job
@@ -141,7 +155,7 @@ export class Jobs extends EventTarget {
         job.trouble = null;
         if (name === "error") throw data.error.code === "not_found" ? new Refusal(404, data.error) : new Refusal(503, data.error, 2);
         if (data.job) this.#apply(job, data.job);
-        else if (name === "job.step") Object.assign(job, { state: "running", step: data.step, steps: data.steps, eta: data.eta_s, position: 0 });
+        else if (name === "job.step") Object.assign(job, { eta: data.eta_s }, data.step > 0 ? { state: "running", step: data.step, steps: data.steps, position: 0 } : {});
         else if (name === "job.preview") this.#show(job, data);
         this.#changed(job);
       }

@@ -55,7 +55,7 @@ export class Stage {
       this.#kind = kind;
       const focused = this.#place.contains(document.activeElement);
       this.#place.replaceChildren(...this.#content(kind, item));
-      if (focused && !this.#place.contains(document.activeElement)) byId("prompt").focus({ preventScroll: true });
+      if (focused && !this.#place.contains(document.activeElement)) (this.#place.querySelector(".acts button") ?? byId("prompt")).focus({ preventScroll: true });
     }
     if (kind === "picture") this.#layer(this.urlOf(item), item.prompt, item);
     if (kind === "job" || kind === "ended") this.#progress(item);

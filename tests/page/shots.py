@@ -1,0 +1,63 @@
+"""Makes the README's screenshots again, from a real service of two CPUs: python -m tests.page.shots (needs chromium).
+
+For the Chinese ones the machine needs a Chinese font, e.g. Debian's fonts-noto-cjk.
+"""
+
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from tests.page.browser import DESKTOP, PHONE, Seen, opened, started
+from tests.service import running
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "page"
+BYTES_MAX = 200 * 1024
+PROMPTS = (
+    "a large red heart on a yellow background",
+    "a small blue star above a large orange ring",
+    "a striped green circle on a pink background",
+    "a large purple star on a white background",
+    "a blue cross on the right",
+)
+
+
+def kept(seen: Seen, name: str) -> None:
+    path = FOLDER / f"{name}.png"
+    seen.page.screenshot(path=path)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    assert path.stat().st_size < BYTES_MAX, path
+
+
+def gallery(seen: Seen) -> None:
+    for prompt in PROMPTS[1:]:
+        seen.draw(prompt, steps=20)
+        seen("#tiles li[data-kind=job]").first.wait_for()
+        seen("#tiles li[data-kind=job]").first.wait_for(state="detached")
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder), "--gpus", "cpu,cpu", workers=2) as service:
+        with started() as browser:
+            with opened(browser, service.http_url) as seen:
+                gallery(seen)
+                seen.draw(PROMPTS[0], steps=60)
+                seen(".frame img[data-preview='3'].there").wait_for()
+                kept(seen, "studio")
+                seen.finished()
+                for prompt in PROMPTS[:4]:
+                    seen.draw(prompt, steps=60, count=2)
+                seen("#tab-fleet").click()
+                seen(".chart[data-samples='14']").first.wait_for()
+                seen(".gpu[data-busy]").nth(1).wait_for()
+                kept(seen, "fleet")
+            with opened(browser, service.http_url, size=PHONE, scheme="dark", locale="zh-CN") as seen:
+                seen.draw("黄色背景上一个大的红色的心形", steps=20)
+                seen.finished()
+                kept(seen, "phone")
+
+
+if __name__ == "__main__":
+    main()
