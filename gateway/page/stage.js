@@ -4,6 +4,7 @@ import { button, byId, h, icon, say, set } from "./dom.js";
 import { explained, facts, standing } from "./words.js";
 import { onLanguage, t } from "./text.js";
 
+const FADE_MS = 400; // a little more than studio.css takes
 const IDEAS = { embedded: ["idea_1", "idea_2", "idea_3"], other: ["idea_4", "idea_5", "idea_6"] };
 
 export class Stage {
@@ -112,7 +113,11 @@ export class Stage {
       load: () => {
         image.classList.add("there");
         for (const below of [...this.frame.children].slice(0, [...this.frame.children].indexOf(image) - 1)) below.remove();
-        for (const below of this.frame.children) if (below !== image) set(below, "alt", "");
+        for (const below of this.frame.children) {
+          if (below === image) continue;
+          set(below, "alt", "");
+          setTimeout(() => below.remove(), FADE_MS);
+        }
       },
     } });
     image.src = url;

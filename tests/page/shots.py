@@ -8,11 +8,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.page.browser import DESKTOP, PHONE, Seen, opened, started
-from tests.service import running
+from tests.page.browser import PHONE, Seen, opened, started
+from tests.service import running, wait_for
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "page"
 BYTES_MAX = 200 * 1024
+SAMPLES = 12  # of the fleet, before it is shown
 PROMPTS = (
     "a large red heart on a yellow background",
     "a small blue star above a large orange ring",
@@ -39,24 +40,30 @@ def gallery(seen: Seen) -> None:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder), "--gpus", "cpu,cpu", workers=2) as service:
-        with started() as browser:
-            with opened(browser, service.http_url) as seen:
-                gallery(seen)
-                seen.draw(PROMPTS[0], steps=60)
-                seen(".frame img[data-preview='3'].there").wait_for()
-                kept(seen, "studio")
-                seen.finished()
-                for prompt in PROMPTS[:4]:
-                    seen.draw(prompt, steps=60, count=2)
-                seen("#tab-fleet").click()
-                seen(".chart[data-samples='14']").first.wait_for()
-                seen(".gpu[data-busy]").nth(1).wait_for()
-                kept(seen, "fleet")
-            with opened(browser, service.http_url, size=PHONE, scheme="dark", locale="zh-CN") as seen:
-                seen.draw("黄色背景上一个大的红色的心形", steps=20)
-                seen.finished()
-                kept(seen, "phone")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder), "--gpus", "cpu,cpu", workers=2) as service,
+        started() as browser,
+    ):
+        with opened(browser, service.http_url, size=PHONE, scheme="dark", locale="zh-CN") as seen:
+            seen.draw("黄色背景上一个大的红色的心形", steps=20)
+            seen.finished()
+            kept(seen, "phone")
+        with opened(browser, service.http_url) as seen:
+            gallery(seen)
+            seen.draw(PROMPTS[0], steps=60)
+            seen(".frame img[data-preview='4'].there").wait_for()
+            kept(seen, "studio")
+            seen.finished()
+            for prompt in PROMPTS[:4]:
+                seen.draw(prompt, steps=60, count=2)
+            seen("#tab-fleet").click()
+            chart = seen(".chart").first
+            chart.wait_for()
+            begun = int(chart.get_attribute("data-samples") or 0)
+            wait_for("some history", lambda: int(chart.get_attribute("data-samples") or 0) > begun + SAMPLES)
+            seen(".gpu[data-busy]").nth(1).wait_for()
+            kept(seen, "fleet")
 
 
 if __name__ == "__main__":
