@@ -1,14 +1,11 @@
-"""Makes the README's screenshots again, from a real service of two CPUs: python -m tests.page.shots (needs chromium).
-
-For the Chinese ones the machine needs a Chinese font, e.g. Debian's fonts-noto-cjk.
-"""
+"""Makes the README's screenshots again, from a service of two CPUs: python -m tests.page.shots (needs chromium)."""
 
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
-from tests.page.browser import PHONE, Seen, opened, started
+from tests.page.browser import Seen, opened, started
 from tests.service import running, wait_for
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "page"
@@ -44,26 +41,22 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder), "--gpus", "cpu,cpu", workers=2) as service,
         started() as browser,
+        opened(browser, service.http_url) as seen,
     ):
-        with opened(browser, service.http_url, size=PHONE, scheme="dark", locale="zh-CN") as seen:
-            seen.draw("黄色背景上一个大的红色的心形", steps=20)
-            seen.finished()
-            kept(seen, "phone")
-        with opened(browser, service.http_url) as seen:
-            gallery(seen)
-            seen.draw(PROMPTS[0], steps=60)
-            seen(".frame img[data-preview='4'].there").wait_for()
-            kept(seen, "studio")
-            seen.finished()
-            for prompt in PROMPTS[:4]:
-                seen.draw(prompt, steps=60, count=2)
-            seen("#tab-fleet").click()
-            chart = seen(".chart").first
-            chart.wait_for()
-            begun = int(chart.get_attribute("data-samples") or 0)
-            wait_for("some history", lambda: int(chart.get_attribute("data-samples") or 0) > begun + SAMPLES)
-            seen(".gpu[data-busy]").nth(1).wait_for()
-            kept(seen, "fleet")
+        gallery(seen)
+        seen.draw(PROMPTS[0], steps=60)
+        seen(".frame img[data-preview='4'].there").wait_for()
+        kept(seen, "studio")
+        seen.finished()
+        for prompt in PROMPTS[:4]:
+            seen.draw(prompt, steps=60, count=2)
+        seen("#tab-fleet").click()
+        chart = seen(".chart").first
+        chart.wait_for()
+        begun = int(chart.get_attribute("data-samples") or 0)
+        wait_for("some history", lambda: int(chart.get_attribute("data-samples") or 0) > begun + SAMPLES)
+        seen(".gpu[data-busy]").nth(1).wait_for()
+        kept(seen, "fleet")
 
 
 if __name__ == "__main__":
