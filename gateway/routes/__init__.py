@@ -8,6 +8,7 @@ from gateway.routes import events, fleet, generate, health, home, images, jobs, 
 def add_all(router: web.UrlDispatcher) -> None:
     """Every path that this gateway serves."""
     router.add_get("/", home.get_home)
+    router.add_get("/page/{digest}/{name}", home.get_asset)
     router.add_post("/v1/images/generations", images.post_generations)
     router.add_post("/v1/images/edits", images.post_edits)
     router.add_get("/v1/images/files/{job_id}/{part}", images.get_file)
