@@ -24,6 +24,7 @@ class Held:
     token: Token
     job: JobOrder
     deadline_at: float
+    traceparent: str = ""  # of the job, for the log
     stage: Stage = "waiting"
     handed_at: float = 0.0  # to the engine; meaningful from 'running' on
     begun: bool = False  # the engine says that it draws

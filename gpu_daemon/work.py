@@ -67,7 +67,8 @@ class Work:
 
     def take(self, order: Dispatch, now: float) -> None:
         """Hold a job until the engine is free."""
-        self.hand.add(Held(token=order.token, job=order.job, deadline_at=now + order.remaining_s))
+        deadline_at = now + order.remaining_s
+        self.hand.add(Held(order.token, order.job, deadline_at, traceparent=order.traceparent))
         self._log("debug", "job.dispatched", order.token, dispatch=order.token.dispatch, model=order.job.model)
 
     def forget(self, token: Token, now: float) -> None:
@@ -169,7 +170,8 @@ class Work:
         match event.message:
             case Begun():
                 held.begun = True
-                self._log("info", "job.started", held.token, pid=self.pid)
+                trace = {"trace_id": held.traceparent.split("-")[1]} if held.traceparent else {}
+                self._log("info", "job.started", held.token, pid=self.pid, **trace)
                 self._say(Started(epoch=UNSTAMPED, token=held.token))
             case Step() as step:
                 self.load, held.step = step.load, step.step

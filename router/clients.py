@@ -108,7 +108,7 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s)
+        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s, traceparent=dead.traceparent)
         self._lifecycle.revive(dead, job)
         return job
 
@@ -117,7 +117,7 @@ class Clients:
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s)
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, traceparent=submit.traceparent)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -134,7 +134,14 @@ class Clients:
             )
 
     def _admit(
-        self, job_id: str, owner: str, order: JobOrder, notes: tuple[Note, ...], deadline_s: float | None
+        self,
+        job_id: str,
+        owner: str,
+        order: JobOrder,
+        notes: tuple[Note, ...],
+        deadline_s: float | None,
+        *,
+        traceparent: str,
     ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
@@ -157,6 +164,7 @@ class Clients:
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
+            traceparent=traceparent,
         )
         if deadline_s is not None:
             self._check_deadline(job, allowed_s)
@@ -192,6 +200,7 @@ class Clients:
         state, message = self._state, event.message
         asked = message.job if isinstance(message, Submit) else None
         state.totals.rejected += 1
+        state.measures.rejected[error.code] += 1
         state.totals.queue_full += error.code == "queue_full"
         if error.code == "unknown_model":
             state.log("warning", "model.unknown", model=asked.model if asked else "")

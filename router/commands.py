@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from common.messages import Message, Picture, Token
 from router.records import Record
+from router.spans import JobTrace
 
 
 class Command(Struct, frozen=True):
@@ -57,6 +58,12 @@ class Log(Command, frozen=True):
     level: str  # debug | info | warning | error
     event: str
     fields: Mapping[str, Any]
+
+
+class Trace(Command, frozen=True):
+    """Send the spans of an ended job to whoever collects them."""
+
+    trace: JobTrace
 
 
 class Stop(Command, frozen=True):

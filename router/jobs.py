@@ -109,6 +109,8 @@ class Job:
     timings: Timings | None = None
     drawn_notes: tuple[Note, ...] = ()  # that come with this picture
     error: ErrorInfo | None = None
+    traceparent: str = ""  # the span that it is part of, as its client said
+    steps_at: list[tuple[int, float]] = field(default_factory=list)  # of this start, for its trace: (step, wall)
     revived_as: str = ""  # the job that draws it anew, after it ended as poison
     moments: list[JobMoment] = field(default_factory=list)  # its history, as the journal tells it
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))

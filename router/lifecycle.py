@@ -15,7 +15,7 @@ from common.messages import (
     ErrorInfo,
     Note,
 )
-from router.commands import DropResult, StoreResult
+from router.commands import DropResult, StoreResult, Trace
 from router.fleet import Worker
 from router.jobs import IN_HAND, Job, JobEvent, JobState, found_again
 from router.places import Places
@@ -31,6 +31,7 @@ from router.records import (
     JobStarted,
 )
 from router.retry import GiveUp, Retry, after_failure, after_return
+from router.spans import trace_of
 from router.state import RouterState
 from router.teller import Teller
 from router.views import failure_view
@@ -65,9 +66,11 @@ class Lifecycle:
             sequence=job.sequence,
             created_at=job.created_at,
             deadline_at=job.deadline_at,
+            traceparent=job.traceparent,
         )
         self._state.write_down(job, record)
-        state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
+        trace = {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}
+        state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client, **trace)
         state.log("debug", "job.prompt", job_id=job.job_id, prompt=job.order.prompt, seed=job.order.seed)
         state.touch_all()
 
@@ -82,7 +85,11 @@ class Lifecycle:
         self._give(job, worker)
         self._places.advance(job, JobEvent.DISPATCH, worker.worker_id)
         message = Dispatch(
-            epoch=worker.epoch, token=job.token, job=job.order, remaining_s=max(0.0, job.deadline_now - state.now)
+            epoch=worker.epoch,
+            token=job.token,
+            job=job.order,
+            remaining_s=max(0.0, job.deadline_now - state.now),
+            traceparent=job.traceparent,
         )
         state.to_worker(worker, message)
         state.log(
@@ -129,6 +136,9 @@ class Lifecycle:
         job.starts += 1
         job.returns = 0
         job.started_at, job.step, job.step_now = state.wall, 0, state.now
+        job.steps_at.clear()
+        if job.starts == 1:
+            state.measures.started(state.now - job.created_now)
         self._places.advance(job, JobEvent.START, job.worker_id)
         self._state.write_down(job, JobStarted(job_id=job.job_id, started_at=job.started_at))
         state.log("debug", "job.running", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
@@ -161,6 +171,8 @@ class Lifecycle:
         self._end(job)
         state.result_bytes += job.picture.bytes
         state.totals.done += 1
+        state.measures.done(state.now - job.created_now, job.timings, job.order.steps)
+        state.fleet.drew(job.worker_id, job.timings.total_s)
         record = JobDone(
             job_id=job.job_id,
             picture=job.picture,
@@ -178,6 +190,8 @@ class Lifecycle:
     def progress(self, job: Job, step: int) -> None:
         """A step is done."""
         job.step, job.step_now = step, self._state.now
+        if self._state.traced and (not job.steps_at or step > job.steps_at[-1][0]):
+            job.steps_at.append((step, self._state.wall))
         self._teller.progress(job, always=step >= job.order.steps)
 
     # --- back ----------------------------------------------------------------------------------
@@ -263,6 +277,7 @@ class Lifecycle:
         self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")
         self._end(job)
         self._state.totals.failed += 1
+        self._state.measures.failed[code] += 1
         self._state.failures.appendleft((job.owner, failure_view(job, job.error)))
         record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
         self._state.write_down(job, record)
@@ -329,3 +344,5 @@ class Lifecycle:
             elapsed_s=round(self._state.now - job.created_now, 3),
             **fields,
         )
+        if self._state.traced:
+            self._state.out.append(Trace(trace_of(job)))

@@ -26,7 +26,7 @@ from common.messages import ErrorReply, Message, Requeue, Submit
 from common.roles import LOCAL, Identity, Side
 from common.sockets import Socket
 from router.broker import Broker
-from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker
+from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker, Trace
 from router.door import Door
 from router.events import (
     ClientSaid,
@@ -43,6 +43,7 @@ from router.events import (
 )
 from router.jobs import tell
 from router.journal import Journal
+from router.tracing import TraceWriter
 
 DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
 TICK_S = 0.1
@@ -69,8 +70,10 @@ class Loop:
         logger: FilteringBoundLogger,
         level: str = "info",
         door: Door | None = None,
+        traces: TraceWriter | None = None,
     ) -> None:
         """`level`: log lines below it are not even made. `door`: who may come in; None: everyone on this machine."""
+        self._traces = traces
         self._door = door
         self._broker = broker
         self._journal = journal
@@ -279,7 +282,7 @@ class Loop:
                 self._journal.store(command.token, command.picture, command.payload)
             case DropResult():
                 self._journal.drop(command.job_id)
-            case Stop():
+            case Stop() | Trace():
                 later.append(command)
             case _:
                 raise TypeError(f"unknown command {command!r}")
@@ -293,6 +296,9 @@ class Loop:
             case Log():
                 if self._flood.passes(command.level, command.event, command.fields, clock.monotonic_s()):
                     log.write(self._logger, command.level, command.event, command.fields)
+            case Trace():
+                assert self._traces is not None
+                self._traces.write(command.trace)
             case Stop():
                 self._running = False
 

@@ -10,6 +10,7 @@ from common.messages.parts import (
     Parts,
     Picture,
     Rid,
+    TraceParent,
 )
 from common.messages.views import (
     FailureView,
@@ -18,6 +19,7 @@ from common.messages.views import (
     KeyView,
     ModelView,
     RouterLimits,
+    RouterMeasures,
     RouterStats,
     WorkerView,
 )
@@ -40,13 +42,15 @@ class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fiel
 class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
-    `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
+    `digest`: the client's own of what it was asked; where given, it is compared instead of the job. `traceparent`: the
+    span that this is part of; it makes no other job.
     """
 
     NAME = b"SUBMIT"
     job: JobSpec
     key: Label = ""
     digest: Label = ""
+    traceparent: TraceParent = ""
 
 
 class CancelJob(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -213,6 +217,7 @@ class StatusReply(Message, frozen=True, kw_only=True):
     limits: RouterLimits
     storage_full: str = ""  # why no new job is taken: the router's disk; '': there is room
     failures: tuple[FailureView, ...] = ()  # the last few jobs that failed since the router started, newest first
+    measures: RouterMeasures = RouterMeasures()
 
 
 class KeysReply(Message, frozen=True, kw_only=True):
