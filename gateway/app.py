@@ -113,7 +113,9 @@ class Server:
         self._link.open()
         await self._runner.setup()
         assert self._runner.server is not None
-        factory = protocol_factory(self._runner.server, self._gateway.settings, self._gateway.lines)
+        server = self._runner.server
+        self._gateway.metrics.gauge("http_connections_open", "HTTP connections open now.", lambda: len(server.connections))
+        factory = protocol_factory(server, self._gateway)
         loop = asyncio.get_running_loop()
         self._http = await loop.create_server(factory, sock=self._listener, backlog=LISTEN_BACKLOG)
 

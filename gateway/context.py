@@ -20,6 +20,7 @@ from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
 from gateway.lines import Lines
 from gateway.link import RouterLink
+from gateway.metrics import Metrics
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
 STATUS_PAGES_MAX = 1000
@@ -41,6 +42,8 @@ class Gateway:
         self.version = version
         self.log = get_logger().bind()  # bound once, not for each line
         self.lines = Lines()
+        self.metrics = Metrics(version)
+        self.metrics.gauge("http_requests_open", "HTTP requests being answered now.", lambda: self.requests)
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0

@@ -23,7 +23,7 @@ from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 
 JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
-QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
+QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -68,6 +68,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.force_close()
     response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
+    request.app[GATEWAY].metrics.answered(request, response.status, elapsed_s)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
     return response
 
@@ -77,6 +78,7 @@ def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Resp
     refusal, request_id = _refusal_of(error, request), f"{_boot}-{next(_numbers)}"
     response = error_response(refusal, request.path)
     response.headers["X-Request-Id"] = request_id
+    request.app[GATEWAY].metrics.answered(request, response.status, 0.0)
     _log_line(request, response.status, {"request_id": request_id, **_failure_fields(refusal)})
     return response
 

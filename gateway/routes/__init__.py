@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from gateway.routes import fleet, generate, health, home, images, jobs, models
+from gateway.routes import fleet, generate, health, home, images, jobs, metrics, models
 
 
 def add_all(router: web.UrlDispatcher) -> None:
@@ -26,3 +26,4 @@ def add_all(router: web.UrlDispatcher) -> None:
     router.add_get("/health", health.get_health)
     router.add_get("/health/ready", health.get_health)
     router.add_get("/health/live", health.get_live)
+    router.add_get("/metrics", metrics.get_metrics)
