@@ -73,7 +73,7 @@ def build_app(gateway: Gateway) -> web.Application:
     """The application: routes and middleware around one `gateway`."""
     app = web.Application(middlewares=[every_request], client_max_size=gateway.settings.body_bytes_max)
     app[GATEWAY] = gateway
-    routes.add_all(app.router)
+    routes.add_all(app, gateway.version)
     return app
 
 
@@ -114,7 +114,9 @@ class Server:
         await self._runner.setup()
         assert self._runner.server is not None
         server = self._runner.server
-        self._gateway.metrics.gauge("http_connections_open", "HTTP connections open now.", lambda: len(server.connections))
+        self._gateway.metrics.gauge(
+            "http_connections_open", "HTTP connections open now.", lambda: len(server.connections)
+        )
         factory = protocol_factory(server, self._gateway)
         loop = asyncio.get_running_loop()
         self._http = await loop.create_server(factory, sock=self._listener, backlog=LISTEN_BACKLOG)

@@ -7,7 +7,7 @@ negative_prompt, true_cfg_scale, priority, deadline_s.
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
@@ -29,6 +29,14 @@ _CHOICES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
     "background": (("auto", "opaque"), (), ("transparent",)),
     "response_format": (("b64_json",), (), ("url",)),
     "output_format": (("png",), (), ("jpeg", "webp")),
+}
+
+SIZE_SCHEMA = {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"}
+PROMPT_SCHEMA = {"pattern": r"\S"}  # not blank
+SCHEMAS: dict[str, dict[str, Any]] = {  # what the types of ImagesRequest do not say of its fields
+    "prompt": PROMPT_SCHEMA,
+    "size": SIZE_SCHEMA,
+    **{name: {"enum": [*plain, *harmless]} for name, (plain, harmless, _) in _CHOICES.items()},
 }
 
 
