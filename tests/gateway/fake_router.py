@@ -40,7 +40,7 @@ from common.messages import (
     WorkerView,
 )
 from common.sockets import router_socket
-from tests.common.samples import LIMITS, STATS
+from tests.common.samples import LIMITS, MEASURES, STATS
 from tests.gateway.views import MODELS, WORKERS
 
 POLL_MS = 5
@@ -284,7 +284,7 @@ class FakeRouter:
         page = self.workers[question.workers_from : question.workers_from + self.workers_per_page]
         return StatusReply(
             rid=question.rid, workers=page, workers_total=len(self.workers), models=self.models,
-            default_model=self.default_model, stats=STATS, limits=LIMITS,
+            default_model=self.default_model, stats=STATS, limits=LIMITS, measures=MEASURES,
         )  # fmt: skip
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, *payload: memoryview) -> None:
