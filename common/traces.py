@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -93,9 +94,10 @@ class Traces:
         return set_span_in_context(NonRecordingSpan(parent), Context())
 
     def close(self) -> None:
-        """Send what waits, for a moment, and end."""
-        self._provider.force_flush(int(FLUSH_S_MAX * 1000))
-        self._provider.shutdown()
+        """Send what waits, for at most FLUSH_S_MAX: the library itself would wait longer for a collector that is gone."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(FLUSH_S_MAX)
 
 
 def _ids() -> Any:

@@ -31,6 +31,7 @@ from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.restarts import Restarts
 from common.settings import GatewaySettings, Loaded
+from common.traces import Traces, open_traces
 from gateway import routes
 from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
@@ -55,13 +56,16 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     predecessor = Predecessor.of(os.environ)
     try:
         key = load_key(loaded.settings.key_file, os.environ, GATEWAY_FILE, "gateway")
+        traces = open_traces(
+            "genserve-gateway", loaded.settings.traces_endpoint, os.environ, version=version("genserve")
+        )
         held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
         settings = loaded.settings
         listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        server = Server(loaded, listener, key, held=held is not None)
+        server = Server(loaded, listener, key, held=held is not None, traces=traces)
         handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
     if not handed_over:
         restarts.ended_well()
@@ -87,13 +91,14 @@ class Server:
         key: KeyFile | None = None,
         *,
         held: bool = False,
+        traces: Traces | None = None,
     ) -> None:
         """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends."""
         settings = loaded.settings
         self._listener = listener
         self.held = held
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
-        self._gateway = Gateway(loaded, self._link, version=version("genserve"))
+        self._gateway = Gateway(loaded, self._link, version=version("genserve"), traces=traces)
         self._gateway.address = (
             listener.getsockname()[0] if held else settings.host,
             listener.getsockname()[1],
@@ -172,6 +177,7 @@ class Server:
         await self._runner.cleanup()
         await self._link.close()
         self._gateway.lines.close()
+        self._gateway.tracing.close()
 
     async def _answer_the_last(self) -> None:
         """Requests of those who have connected already and not asked yet; each answer ends its connection."""

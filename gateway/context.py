@@ -15,12 +15,14 @@ from common.errors import GenServeError
 from common.log import get_logger
 from common.messages import StatusQuery, StatusReply
 from common.settings import GatewaySettings, Loaded
+from common.traces import Traces
 from gateway.dialects import keys, models
 from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
 from gateway.lines import Lines
 from gateway.link import RouterLink
 from gateway.metrics import Metrics
+from gateway.tracing import Tracing
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
 STATUS_PAGES_MAX = 1000
@@ -35,13 +37,16 @@ _encoder = msgspec.json.Encoder()
 class Gateway:
     """The connection to the router, the settings, and what is known of the models."""
 
-    def __init__(self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str) -> None:
+    def __init__(
+        self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, traces: Traces | None = None
+    ) -> None:
         self.settings = loaded.settings
         self.log_settings = loaded.log
         self.link = link
         self.version = version
         self.log = get_logger().bind()  # bound once, not for each line
         self.lines = Lines()
+        self.tracing = Tracing(traces)
         self.metrics = Metrics(version)
         self.metrics.gauge("http_requests_open", "HTTP requests being answered now.", lambda: self.requests)
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens

@@ -41,7 +41,7 @@ from common.messages import (
 from common.roles import LOCAL_NAME
 from gateway.dialects.picture import Drawn
 from gateway.line import HEAD_FRAMES, Line
-from gateway.submission import ENDED, Submission, job_failure, refusal, settle
+from gateway.submission import ENDED, TRACEPARENT, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
@@ -152,7 +152,8 @@ class RouterLink:
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest, owner=self._owner)
+        more = {"owner": self._owner, "traceparent": TRACEPARENT.get()}
+        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest, **more)
         submission = Submission(message, self._loop, on_progress)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission

@@ -5,6 +5,7 @@ open in a browser on this machine: the Host must be a loopback name (else a page
 to 127.0.0.1), and a request that changes something must not come from another origin.
 """
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, sta
 JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
+HUNG_UP = 499  # the status, in the metrics alone, of a request whose client did not wait
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _boot = uuid.uuid4().hex[:8]
@@ -36,8 +38,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer, whatever happens, in JSON with a request id; write the line."""
-    with request.app[GATEWAY].counted():
-        return await _answer(request, handler)
+    gateway = request.app[GATEWAY]
+    with gateway.counted(), gateway.tracing.request(request) as span:
+        began = monotonic_s()
+        try:
+            response = await _answer(request, handler)
+        except asyncio.CancelledError:  # the client hung up, or we stop: nobody is answered
+            gateway.metrics.answered(request, HUNG_UP, monotonic_s() - began)
+            raise
+        span.answered(response.status, response.headers["X-Request-Id"], request.get(JOB_IDS, []))
+        return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from common.errors import ERRORS, GenServeError
@@ -10,6 +11,8 @@ from gateway.dialects.errors import JobError
 from gateway.dialects.picture import Drawn
 
 ENDED = frozenset({"done", "failed", "cancelled"})  # as a JobView names states
+
+TRACEPARENT: ContextVar[str] = ContextVar("traceparent", default="")  # of the span that a job submitted now is part of
 
 Outcome = TypeVar("Outcome")
 

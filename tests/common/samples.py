@@ -163,7 +163,8 @@ LIMITS = RouterLimits(
 )
 TRACEPARENT = f"00-{'4b' * 16}-{'00f067aa0ba902b7'}-01"
 MEASURES = RouterMeasures(
-    started_at=1.5, bounds_s=(0.1, 1.0), stages={name: Histogram(counts=(1, 2, 0), sum_s=1.25) for name in ("queue", "whole")},
+    started_at=1.5, bounds_s=(0.1, 1.0),
+    stages={name: Histogram(counts=(1, 2, 0), sum_s=1.25) for name in ("queue", "whole")},
     failed={"poison": 1}, rejected={"queue_full": 1}, steps_total=28, oldest_wait_s=0.5,
 )  # fmt: skip
 PAYLOAD = (b"abc", b"de")
