@@ -52,9 +52,9 @@ class Traces:
     def __init__(self, service: str, endpoint: str, *, version: str) -> None:
         """Raises GenServeError invalid_settings where OpenTelemetry is not installed."""
         try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
-            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # an extra, and seldom wanted
+            from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # an extra, and seldom wanted
+            from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # an extra, and seldom wanted
             from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415  # an extra, and seldom wanted
         except ModuleNotFoundError as error:
             raise GenServeError(
@@ -78,8 +78,8 @@ class Traces:
 
     def within(self, traceparent: str, *, trace_id: str = "") -> Context:
         """The context of the span that `traceparent` names; where it is '', a new trace, called `trace_id` if given."""
-        from opentelemetry.context import Context  # noqa: PLC0415  # as above
-        from opentelemetry.trace import (  # noqa: PLC0415
+        from opentelemetry.context import Context  # noqa: PLC0415  # an extra, and seldom wanted
+        from opentelemetry.trace import (  # noqa: PLC0415  # an extra, and seldom wanted
             NonRecordingSpan,
             SpanContext,
             TraceFlags,
@@ -94,14 +94,14 @@ class Traces:
         return set_span_in_context(NonRecordingSpan(parent), Context())
 
     def close(self) -> None:
-        """Send what waits, for at most FLUSH_S_MAX: the library itself would wait longer for a collector that is gone."""
+        """Send what waits, for at most FLUSH_S_MAX: the library would wait longer for one that is gone."""
         ending = threading.Thread(target=self._provider.shutdown, daemon=True)
         ending.start()
         ending.join(FLUSH_S_MAX)
 
 
 def _ids() -> Any:
-    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415  # as above
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415  # an extra, and seldom wanted
 
     class Ids(RandomIdGenerator):
         """Random, but for the next trace where somebody wants it called otherwise."""

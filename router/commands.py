@@ -9,8 +9,8 @@ from typing import Any
 from msgspec import Struct
 
 from common.messages import Message, Picture, Token
+from router.jobs import Job
 from router.records import Record
-from router.spans import JobTrace
 
 
 class Command(Struct, frozen=True):
@@ -61,9 +61,9 @@ class Log(Command, frozen=True):
 
 
 class Trace(Command, frozen=True):
-    """Send the spans of an ended job to whoever collects them."""
+    """Tell whoever collects traces of this job, which has ended: nothing changes in it any more."""
 
-    trace: JobTrace
+    job: Job
 
 
 class Stop(Command, frozen=True):

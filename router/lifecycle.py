@@ -31,7 +31,6 @@ from router.records import (
     JobStarted,
 )
 from router.retry import GiveUp, Retry, after_failure, after_return
-from router.spans import trace_of
 from router.state import RouterState
 from router.teller import Teller
 from router.views import failure_view
@@ -345,4 +344,4 @@ class Lifecycle:
             **fields,
         )
         if self._state.traced:
-            self._state.out.append(Trace(trace_of(job)))
+            self._state.out.append(Trace(job))

@@ -298,7 +298,7 @@ class Loop:
                     log.write(self._logger, command.level, command.event, command.fields)
             case Trace():
                 assert self._traces is not None
-                self._traces.write(command.trace)
+                self._traces.write(command.job)
             case Stop():
                 self._running = False
 

@@ -1,16 +1,19 @@
 """One ended job as spans of a trace: when it waited, was sent, was drawn and was stored, each time it was tried.
 
 Pure: from the job's own history, so that whoever asked for it, by whichever door, sees the same. Times are the router's
-wall clock; where the engine's stages lie within its drawing is by the engine's own durations, from its start on.
+wall clock. Where the engine's stages lie within its drawing is by its own durations, from its start on: when the router
+heard of it, or earlier where word of it came late.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from common.messages import JobMoment, Timings
 from router.jobs import Job, JobState
 
 STAGES = ("encode", "denoise", "decode", "save")
 DRAW = "draw"
+_ENDS = frozenset((JobState.DONE.value, JobState.FAILED.value, JobState.CANCELLED.value))
 
 
 class Span(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ def _phases(job: Job) -> list[Span]:
     for moment in job.moments:
         following = {"dispatched": "dispatch", "started": DRAW, "requeued": "queue"}.get(moment.event)
         if moment.event == "done" and name == DRAW and job.timings is not None:
+            began_at = _began_at(found, began_at, moment.at, job.timings)
             found += _drawn(job, began_at, moment.at, len(found) + 1, worker_id)
         elif moment.event != "accepted":
             found.append(_phase(name, began_at, moment, worker_id))
@@ -73,7 +77,13 @@ def _phases(job: Job) -> list[Span]:
     return found
 
 
-_ENDS = frozenset((JobState.DONE.value, JobState.FAILED.value, JobState.CANCELLED.value))
+def _began_at(found: list[Span], started_at: float, stored_at: float, timings: Timings) -> float:
+    """When the engine began: as was heard, or before that where its own seconds would not fit in otherwise."""
+    if not found or found[-1].name != "dispatch":
+        return started_at
+    began_at = max(found[-1].began_at, min(started_at, stored_at - timings.total_s))
+    found[-1] = replace(found[-1], ended_at=began_at)
+    return began_at
 
 
 def _phase(name: str, began_at: float, ends: JobMoment, worker_id: str) -> Span:

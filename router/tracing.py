@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from common.log import get_logger
 from common.traces import NANOSECONDS, Traces
-from router.spans import JobTrace
+from router.jobs import Job
+from router.spans import JobTrace, trace_of
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -17,8 +19,15 @@ class TraceWriter:
     def __init__(self, traces: Traces) -> None:
         self._traces = traces
 
-    def write(self, job: JobTrace) -> None:
-        """All spans of one job, under the span that its client named; else in a trace that has the job's own id."""
+    def write(self, job: Job) -> None:
+        """All spans of one job. A fault of our own costs its trace and nothing else."""
+        try:
+            self._write(trace_of(job))
+        except Exception:
+            get_logger().exception("traces.bug", job_id=job.job_id)
+
+    def _write(self, job: JobTrace) -> None:
+        """Under the span that its client named; else in a trace that has the job's own id."""
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context  # noqa: PLC0415  # an extra
 
         contexts: list[Context] = []

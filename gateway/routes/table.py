@@ -81,6 +81,9 @@ def _jobs() -> Iterator[Route]:
         ),
         jobs.post_job,
     )
+
+
+def _job() -> Iterator[Route]:
     yield Route(
         Operation(
             method="GET",
@@ -243,4 +246,4 @@ def _pages() -> Iterator[Route]:
     yield _get("/openapi.json", "getOpenApi", "Pages", "This reference, for programs", schema, by=docs.get_openapi)
 
 
-ROUTES: tuple[Route, ...] = (*_pictures(), *_jobs(), *_models(), *_fleet(), *_older(), *_pages())
+ROUTES: tuple[Route, ...] = (*_pictures(), *_jobs(), *_job(), *_models(), *_fleet(), *_older(), *_pages())
