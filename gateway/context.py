@@ -74,8 +74,13 @@ class Gateway:
             self.requests -= 1
 
     async def body(self, request: web.Request) -> bytes:
-        """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""
-        limit_s = self.settings.body_timeout_s
+        """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping.
+
+        aiohttp's 413 where it is, or says that it is, too long.
+        """
+        limit_s, announced = self.settings.body_timeout_s, request.content_length or 0
+        if announced > self.settings.body_bytes_max:  # not even waited for
+            raise web.HTTPRequestEntityTooLarge(self.settings.body_bytes_max, announced)
         try:
             async with asyncio.timeout(0 if self.stopping else limit_s) as limit:  # 0: what is here already
                 self._arriving.add(limit)

@@ -13,13 +13,13 @@ from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
 from common.sockets import is_loopback
-from gateway.context import GATEWAY, reply
+from gateway.context import GATEWAY, PLAIN_JSON, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 
@@ -74,7 +74,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
         response = error_response(crash, request.path)
         fields = _failure_fields(crash)
-    if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
+    late = response.status == HTTPStatus.REQUEST_TIMEOUT
+    if request.app[GATEWAY].leaving or late or _oddly_coded(request) or _oddly_versioned(request):
         response.force_close()
     response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
@@ -100,7 +101,19 @@ def error_response(error: GenServeError, path: str) -> web.Response:
 
 
 def _check_caller(request: web.Request) -> None:
+    if _oddly_versioned(request):
+        major, minor = request.version
+        raise HttpError(400, f"HTTP/{major}.{minor} is not spoken here", next_step="speak HTTP/1.1")
+    if _oddly_coded(request):
+        raise HttpError(
+            400,
+            "Transfer-Encoding may be chunked and nothing else here",
+            param="Transfer-Encoding",
+            next_step=PLAIN_JSON,
+        )
     host = request.headers.get("Host", "")
+    if "://" in request.raw_path.partition("?")[0]:  # absolute, as to a proxy: what it names is asked for
+        host = urlsplit(request.raw_path).netloc
     if host and not _is_loopback_host(host):
         raise HttpError(
             403,
@@ -113,6 +126,16 @@ def _check_caller(request: web.Request) -> None:
         raise HttpError(
             403, f"pages of {origin[:80]!r} may not use this service; call it from the same origin", param="Origin"
         )
+
+
+def _oddly_coded(request: web.Request) -> bool:
+    """Is its body in a coding that somebody before us may have read otherwise?"""
+    coding = request.headers.get("Transfer-Encoding")
+    return coding is not None and coding.lower() != "chunked"
+
+
+def _oddly_versioned(request: web.Request) -> bool:
+    return request.version not in (HttpVersion10, HttpVersion11)
 
 
 @lru_cache(maxsize=64)
