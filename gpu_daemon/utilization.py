@@ -21,7 +21,7 @@ class Utilization:
 
         try:
             pynvml.nvmlInit()  # for as long as this process lives
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid.encode())
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid)
         except pynvml.NVMLError:
             return
         self._nvml = pynvml
