@@ -3,9 +3,10 @@
     python -m bench.gateway_cost [--connections 1 64] [--rounds 7] [--seconds 2] [--journal memory]
 
 Starts `genserve up` with one no-op engine, and beside it a bare aiohttp handler and a bare ZeroMQ echo that answer with
-as many bytes. Each is asked over so many kept-alive connections at once (over ZeroMQ: so many jobs at once on one),
-each of which asks again as soon as it is answered. Rounds alternate their order; told is the median round. The client,
-one uvloop process, the same for all, shares the cores: the figures are of this machine, their ratios of the software.
+as many bytes; `gateway alone` is GET /health/live, which asks no router. Each is asked over so many kept-alive
+connections at once (over ZeroMQ: so many jobs at once on one), each of which asks again as soon as it is answered.
+Rounds alternate their order; told is the median round. The client, one uvloop process, the same for all, shares the
+cores: the figures are of this machine, their ratios of the software.
 """
 
 import argparse
@@ -31,6 +32,7 @@ QUEUE = {"GENSERVE_ROUTER_GLOBAL_QUEUE_SIZE": "1000"}  # nobody is refused: what
 LENGTH = re.compile(rb"(?i)content-length: (\d+)")
 
 Ask = Callable[[], Awaitable[None]]
+Opened = Callable[[int], contextlib.AbstractAsyncContextManager[list[Ask]]]
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Kind:
     """One thing that is asked, and how often a second it answered, by connections and round."""
 
     name: str
-    open: Callable[[int], "contextlib.AbstractAsyncContextManager[list[Ask]]"]
+    open: Opened
     rates: dict[int, list[float]] = field(default_factory=dict)
 
     def median(self, connections: int) -> float:
@@ -46,15 +48,16 @@ class Kind:
         return statistics.median(self.rates[connections])
 
 
-def over_http(port: int, path: str) -> "Callable[[int], contextlib.AbstractAsyncContextManager[list[Ask]]]":
+def over_http(port: int, path: str, method: str = "POST") -> Opened:
     """So many connections of their own; a call asks once over one of them."""
+    body = BODY if method == "POST" else b""
     heads = (
-        f"POST {path} HTTP/1.1",
+        f"{method} {path} HTTP/1.1",
         "Host: localhost",
         "Content-Type: application/json",
-        f"Content-Length: {len(BODY)}",
+        f"Content-Length: {len(body)}",
     )
-    request = "\r\n".join((*heads, "", "")).encode() + BODY
+    request = "\r\n".join((*heads, "", "")).encode() + body
 
     @contextlib.asynccontextmanager
     async def opened(connections: int):  # noqa: ANN202  # as declared above
@@ -80,7 +83,7 @@ def over_http(port: int, path: str) -> "Callable[[int], contextlib.AbstractAsync
     return opened
 
 
-def over_zmq(port: int) -> "Callable[[int], contextlib.AbstractAsyncContextManager[list[Ask]]]":
+def over_zmq(port: int) -> Opened:
     """One DEALER; a call submits one job, or asks the echo, and waits for its end."""
 
     @contextlib.asynccontextmanager
@@ -163,6 +166,7 @@ def main() -> None:
         wait_listening(base)
         kinds = [
             Kind("bare aiohttp handler", over_http(base, "/")),
+            Kind("gateway alone", over_http(port, "/health/live", "GET")),
             Kind("job over HTTP", over_http(port, "/v1/images/generations")),
             Kind("bare ZeroMQ echo", over_zmq(base + 1)),
             Kind("job over raw ZeroMQ", over_zmq(port + 1)),
@@ -179,13 +183,18 @@ def main() -> None:
 
 def report(kinds: list[Kind], connections: list[int], http_bytes: int, raw_bytes: int) -> None:
     """Print the table."""
-    bare, http, echo, raw = kinds
+    bare, alone, http, echo, raw = kinds
     rounds = len(bare.rates[connections[0]])
     print(f"answers a second, median of {rounds} rounds; answers of {http_bytes} / {raw_bytes} bytes")
     print(f"{'':24}" + "".join(f"{f'{n} at once':>14}" for n in connections))
     for kind in kinds:
         print(f"{kind.name:24}" + "".join(f"{kind.median(n):14.0f}" for n in connections))
-    for name, one, other in (("HTTP of bare", http, bare), ("raw of bare", raw, echo), ("HTTP of raw", http, raw)):
+    for name, one, other in (
+        ("gateway alone of bare", alone, bare),
+        ("HTTP of bare", http, bare),
+        ("raw of bare", raw, echo),
+        ("HTTP of raw", http, raw),
+    ):
         print(f"{name:24}" + "".join(f"{one.median(n) / other.median(n):14.3f}" for n in connections))
 
 
