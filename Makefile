@@ -26,7 +26,7 @@ run: $(VENV)/.run
 	@exec $(BIN)/genserve up $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 fuzz-http: $(VENV)/.dev
 	$(BIN)/python -m tests.openapi $(ARGS)

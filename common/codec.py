@@ -4,11 +4,11 @@ Pure. A message is `[b"GS1", NAME, header, payload…]`. Version, name, frame co
 before anything is decoded, and a header is decoded straight into its typed struct. Whatever is wrong
 with frames from outside raises ProtocolError and nothing else.
 
-Headers are msgpack; msgspec reads and writes them, and a test holds its bytes to the msgpack package's.
+Headers are msgpack; msgspec reads and writes them, and a test has the msgpack package read what it writes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import TypeAlias, TypeVar
 
 import msgpack
 import msgspec
@@ -30,9 +30,10 @@ PART_BYTES_MAX = 512 * 1024
 PARTS_MAX = 128
 PAYLOAD_BYTES_MAX = PART_BYTES_MAX * PARTS_MAX
 WHY_BYTES_MAX = 500  # of a decoder's own words, which may repeat what it was given
-_HEAD_FRAMES = 3
+HEAD_FRAMES = 3  # before the payload
 
 Buffer: TypeAlias = bytes | memoryview
+B = TypeVar("B", bound=Sized)
 
 
 class _RidOnly(msgspec.Struct):
@@ -54,7 +55,7 @@ class Direction:
 
     def decode(self, frames: Sequence[Buffer]) -> Message:
         """The message in `frames`; its payload is `frames[3:]`, already held to its `parts`."""
-        if len(frames) < _HEAD_FRAMES:
+        if len(frames) < HEAD_FRAMES:
             raise ProtocolError(f"expected [GS1, NAME, header, payload…], got {len(frames)} frames")
         if frames[0] != VERSION:
             raise ProtocolError(f"expected the version frame {VERSION.decode()!r}, got {_show(frames[0])}")
@@ -67,7 +68,7 @@ class Direction:
         message = _decode(decoder, frames[2])
         if self._strict:
             _refuse_repeated_keys(frames[2])
-        _check_payload(message, frames[_HEAD_FRAMES:])
+        _check_payload(message, frames[HEAD_FRAMES:])
         return message
 
 
@@ -97,6 +98,35 @@ def split_payload(data: Buffer) -> list[memoryview]:
         raise ProtocolError(f"a payload of {len(data)} bytes; at most {PAYLOAD_BYTES_MAX} are allowed")
     view = memoryview(data)
     return [view[at : at + PART_BYTES_MAX] for at in range(0, len(view), PART_BYTES_MAX)]
+
+
+def input_parts(sizes: Iterable[int]) -> tuple[int, ...]:
+    """The `parts` of files of these sizes, one after the other, each beginning with a new frame."""
+    return tuple(min(PART_BYTES_MAX, size - at) for size in sizes for at in range(0, size, PART_BYTES_MAX))
+
+
+def cut(data: memoryview, parts: Iterable[int]) -> list[memoryview]:
+    """`data` in frames of these sizes, without copying."""
+    frames, at = [], 0
+    for size in parts:
+        frames.append(data[at : at + size])
+        at += size
+    return frames
+
+
+def divide(payload: Sequence[B], sizes: Iterable[int]) -> list[list[B]]:
+    """The frames of each of the files of these sizes. Raises ProtocolError where one does not end with a frame."""
+    left, divided = list(payload), list[list[B]]()
+    for size in sizes:
+        frames: list[B] = []
+        while left and sum(map(len, frames)) < size:
+            frames.append(left.pop(0))
+        if (there := sum(map(len, frames))) != size:
+            raise ProtocolError(f"input {len(divided)} has {there} bytes in whole frames where {size} are declared")
+        divided.append(frames)
+    if left:
+        raise ProtocolError(f"{len(left)} frames more than the {len(divided)} inputs declare")
+    return divided
 
 
 def part_sizes(payload: Sequence[Buffer]) -> tuple[int, ...]:

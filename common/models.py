@@ -13,6 +13,7 @@ from common.errors import GenServeError
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Side = Annotated[int, Meta(ge=1, le=16384)]
+FormatName = Annotated[str, Meta(max_length=16)]  # see Format in common/messages
 
 ENLARGED_SKEW_MAX = 0.08  # how much an enlarged picture may be stretched, as |ln(shape / shape)|
 
@@ -41,6 +42,8 @@ class ModelCard(Struct, frozen=True, kw_only=True):
     guidance_scale: Annotated[float, Meta(ge=0, le=100)] = 3.5  # default; meaningless where not `guided`
     guided: bool = True  # takes guidance_scale
     prompt_tokens_max: int = 512  # longer prompts are cut, with a warning
+    edits: bool = False  # starts from an image, with a mask or without, where it is given one
+    formats: Annotated[tuple[FormatName, ...], Meta(max_length=8)] = ("png",)  # that its engine encodes
 
     def is_native(self, width: int, height: int) -> bool:
         """Can exactly this size be drawn?"""

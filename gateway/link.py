@@ -152,8 +152,8 @@ class RouterLink:
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        more = {"owner": self._owner, "traceparent": TRACEPARENT.get()}
-        message = Submit(rid=rid, job=spec, key=key or uuid.uuid4().hex, digest=digest, **more)
+        own, trace = key or uuid.uuid4().hex, TRACEPARENT.get()
+        message = Submit(rid=rid, job=spec, key=own, digest=digest, owner=self._owner, traceparent=trace)
         submission = Submission(message, self._loop, on_progress)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission

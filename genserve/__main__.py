@@ -6,7 +6,6 @@ Each command imports what it needs when it runs, so that --help is quick and onl
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,13 +25,14 @@ from common.settings import (
 from genserve import (
     burst_command,
     diagnose_command,
+    generate_command,
     job_commands,
     key_commands,
     log_commands,
     service_commands,
     status_command,
 )
-from genserve.flags import ClientKey, Router, flag, router_address
+from genserve.flags import flag
 
 EXIT_FAILED = 1
 CONFIG_CODES = ("invalid_settings", "address_in_use", "device_unavailable", "model_load_failed")
@@ -210,71 +210,6 @@ def gateway(
     raise typer.Exit(run(_load(GatewaySettings, flags, log_level, log_format)))
 
 
-@app.command(
-    epilog="Examples:\n"
-    '  genserve generate "a red circle" -o circle.png\n'
-    '  genserve generate "a lighthouse at dusk" --size 1024x768 --steps 28 --seed 7'
-)
-def generate(
-    prompt: Annotated[str, typer.Argument(help="What to draw.", show_default=False)],
-    *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.png",
-            show_default=False,
-            help="Where the picture goes, a file or a folder; an existing file is replaced. "
-            "\\[default: genserve-JOB.png here]",
-        ),
-    ] = None,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Pixels; auto is the model's own size.")] = "auto",
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="<int>", help="Denoising steps. \\[default: the model's]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed draws the same picture. \\[default: random]")] = None,
-    model: Annotated[str | None, typer.Option(help="One of `genserve status`. \\[default: the router's]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="How closely to follow the prompt. \\[default: the model's]")
-    ] = None,
-    negative_prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="What not to draw.")] = None,
-    priority: Annotated[int | None, typer.Option(help="-10 to 10, higher first. \\[default: 0]")] = None,
-    deadline: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Fail where the picture cannot be there by then.")
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A name of your own: said again with the same job, it finds the job of then for a day."
-        ),
-    ] = None,
-    router_: Router = None,
-    key_file: ClientKey = None,
-) -> None:
-    """Draw one picture into a file, showing each step.
-
-    Speaks ZeroMQ with the router and survives its restart. Ctrl-C cancels the job.
-    """
-    from genserve.generate import generate as run  # noqa: PLC0415  # keeps --help quick
-    from genserve.generate import parse_size  # noqa: PLC0415  # keeps --help quick
-
-    width, height = parse_size(size)
-    job = {
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "model": model,
-        "width": width,
-        "height": height,
-        "steps": steps,
-        "guidance_scale": guidance,
-        "seed": seed,
-        "priority": priority,
-        "deadline_s": deadline,
-    }
-    raise typer.Exit(run(router_address(router_, key_file), job, output, key=key or ""))
-
-
 def _load(section: type[S], flags: Mapping[str, Any], level: str | None, format_: str | None) -> Loaded[S]:
     return load_settings(section, env=os.environ, flags=flags, log_flags={"level": level, "format": format_})
 
@@ -285,6 +220,7 @@ def _follow_parent(pid: int | None) -> None:
 
 
 for commands in (
+    generate_command,
     status_command,
     job_commands,
     diagnose_command,

@@ -5,7 +5,7 @@ Knows the client's side of the grammar in common/messages. Knows no HTTP and no 
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeAlias, TypeVar
 
@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 from common.clock import monotonic_s
-from common.codec import TO_CLIENT, encode
+from common.codec import TO_CLIENT, Buffer, encode, part_sizes, split_payload
 from common.errors import ERRORS, GenServeError
 from common.handshakes import Handshakes
 from common.keys import KeyFile
@@ -54,6 +54,7 @@ REFUSAL_LOOK_S = 0.1
 CANCEL_TIMEOUT_S = 2.0
 
 News: TypeAlias = JobView | JobProgress
+OnPreview: TypeAlias = Callable[[JobProgress, bytes], None]  # what it is, and its file bytes
 A = TypeVar("A", bound=Message)
 
 
@@ -108,13 +109,24 @@ class Client:
             workers += reply.workers
         return msgspec.structs.replace(reply, workers=tuple(workers))
 
-    def draw(self, job: JobSpec, on_news: Callable[[News], None], *, key: str = "") -> Drawn:
+    def draw(
+        self,
+        job: JobSpec,
+        on_news: Callable[[News], None],
+        *,
+        files: Sequence[bytes] = (),
+        key: str = "",
+        on_preview: OnPreview | None = None,
+    ) -> Drawn:
         """Submit a job and wait for its picture, through reconnections and restarts of the router.
 
+        `files`: of the job's inputs.
+        `on_preview`: is given each partial picture that the job asks for and that is not lost on its way.
         `key`: a name of the caller's own, under which a job of then is found again; '' is one made up here.
         Raises GenServeError with the job's or the refusal's code. KeyboardInterrupt cancels the job.
         """
-        submit = Submit(rid=_name(), key=key or _name(), job=job)
+        payload_in = [part for data in files for part in split_payload(data)]
+        submit = Submit(rid=_name(), key=key or _name(), job=job, parts=part_sizes(payload_in))
         job_id = ""
         ask_at = heard_at = monotonic_s()
         patience_s = self._answer_timeout_s
@@ -126,7 +138,8 @@ class Client:
                 if now >= ask_at:
                     # The same key again is the same job, so a SUBMIT whose answer was lost is simply repeated.
                     ask: ClientMessage = Watch(rid=submit.rid, job_id=job_id) if job_id else submit
-                    ask_at = now + WATCH_INTERVAL_S if self._send(ask, within_s=SEND_RETRY_S) else now
+                    sent = self._send(ask, () if job_id else payload_in, within_s=SEND_RETRY_S)
+                    ask_at = now + WATCH_INTERVAL_S if sent else now
                 received = self._receive(within_s=max(0.0, ask_at - now))
                 if received is None:
                     continue
@@ -142,6 +155,7 @@ class Client:
                         on_news(message.job)
                     case JobProgress(rid=submit.rid):
                         on_news(message)
+                        _show(message, payload, on_preview)
                     case Result(rid=submit.rid):
                         return _drawn(message, payload)
                     case ErrorReply(rid=submit.rid, code="not_found") if job_id:
@@ -219,7 +233,7 @@ class Client:
                     return received[0]
         raise self._unavailable()
 
-    def _send(self, message: Message, *, within_s: float) -> bool:
+    def _send(self, message: Message, payload: Sequence[Buffer] = (), *, within_s: float) -> bool:
         """False where no router was connected `within_s`. Raises GenServeError forbidden where it refuses this key."""
         deadline = monotonic_s() + within_s
         while not self._socket.poll(_ms(min(REFUSAL_LOOK_S, deadline - monotonic_s())), zmq.POLLOUT):
@@ -229,7 +243,7 @@ class Client:
             if monotonic_s() >= deadline:
                 return False
         try:
-            self._socket.send_multipart(encode(message), zmq.DONTWAIT)
+            self._socket.send_multipart(encode(message, payload), zmq.DONTWAIT, copy=not payload)
         except zmq.Again:  # the connection went between the two calls
             return False
         return True
@@ -253,6 +267,11 @@ def _ms(seconds: float) -> int:
 
 def _name() -> str:
     return uuid.uuid4().hex
+
+
+def _show(progress: JobProgress, payload: list[bytes], on_preview: OnPreview | None) -> None:
+    if progress.preview is not None and on_preview is not None:
+        on_preview(progress, b"".join(payload))
 
 
 def _drawn(result: Result, payload: list[bytes]) -> Drawn:

@@ -6,6 +6,8 @@ Talks to the router only through genserve/client. The progress goes to stderr, t
 import os
 import re
 import signal
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,28 +18,32 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from common.errors import GenServeError
-from common.messages import JobSpec
+from common.messages import SUFFIXES, JobProgress, JobSpec
 from genserve.client import Client, Drawn, News, RouterAddress
 from genserve.files import write_atomically
 
 KEY_CHARS_MAX = 128
+ENDINGS = {"png": (".png",), "jpeg": (".jpg", ".jpeg"), "webp": (".webp",)}
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 
 
-def generate(router: RouterAddress, job: dict[str, Any], output: Path | None, *, key: str = "") -> int:
+def generate(
+    router: RouterAddress, job: dict[str, Any], output: Path | None, *, files: Sequence[bytes] = (), key: str = ""
+) -> int:
     """Draw `job` (fields of JobSpec) into `output`, by default genserve-<job>.png. The exit status."""
     out, err = Console(), Console(stderr=True)
-    spec = job_spec(job)
+    spec = job_spec(job | {"format": job.get("format") or format_of(output)})
     check_key(key)
-    check_output(output)
+    check_output(output, spec.format)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and `timeout` cancel the job like Ctrl-C
     try:
         with Client(router) as client, ProgressLine(err) as line:
-            drawn = client.draw(spec, line.show, key=key)
+            show = partial(keep_preview, err, output)
+            drawn = client.draw(spec, line.show, files=files, key=key, on_preview=show)
     except KeyboardInterrupt:
         err.print("cancelled")
         return EXIT_INTERRUPTED
-    path = output_path(output, drawn.job.job_id)
+    path = output_path(output, drawn.job.job_id, drawn.picture.format)
     write_atomically(path, drawn.data)
     report(out, path, drawn)
     return 0
@@ -71,22 +77,40 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def check_output(output: Path | None) -> None:
-    """Refuse before drawing what could not be written afterwards."""
+def format_of(output: Path | None) -> str:
+    """The picture format that a file's name asks for; png where it asks for none."""
+    suffix = output.suffix.lower() if output is not None and not output.is_dir() else ""
+    return next((name for name, endings in ENDINGS.items() if suffix in endings), "png")
+
+
+def check_output(output: Path | None, format_: str = "png") -> None:
+    """Refuse before drawing what could not be written afterwards, or would bear a wrong name."""
     folder = output_path(output, "").parent
-    if output is not None and not output.is_dir() and output.suffix.lower() != ".png":
-        raise typer.BadParameter(f"pictures are PNG files: name it {output.stem}.png", param_hint="-o")
+    if output is not None and not output.is_dir() and output.suffix.lower() not in ENDINGS[format_]:
+        better = f"{output.stem}.{SUFFIXES[format_]}"
+        raise typer.BadParameter(f"it will be a {format_}: name it {better}, or choose a --format", param_hint="-o")
     if not folder.is_dir():
         raise typer.BadParameter(f"there is no folder {folder}: create it first", param_hint="-o")
     if not os.access(folder, os.W_OK):
         raise typer.BadParameter(f"the folder {folder} cannot be written to", param_hint="-o")
 
 
-def output_path(output: Path | None, job_id: str) -> Path:
+def output_path(output: Path | None, job_id: str, format_: str = "png") -> Path:
     """Where the picture of a job goes; a folder takes it under a name of the job."""
     if output is None or output.is_dir():
-        return (output or Path()) / f"genserve-{job_id[:8]}.png"
+        return (output or Path()) / f"genserve-{job_id[:8]}.{SUFFIXES.get(format_, format_)}"
     return output
+
+
+def keep_preview(err: Console, output: Path | None, progress: JobProgress, data: bytes) -> None:
+    """Write a partial picture beside the place of the final one, and say so."""
+    assert progress.preview is not None
+    final = output_path(output, progress.job_id)
+    suffix = SUFFIXES.get(progress.preview.format, progress.preview.format)
+    path = final.with_name(f"{final.stem}-preview-{progress.preview_index + 1}.{suffix}")
+    write_atomically(path, data)
+    where = f"after step {progress.step} of {progress.steps}"
+    err.print(f"[dim]{escape(str(path))} {where}[/]", highlight=False, soft_wrap=True)
 
 
 def report(out: Console, path: Path, drawn: Drawn) -> None:

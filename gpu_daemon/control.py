@@ -225,7 +225,7 @@ class Control:
             case ToRouter():
                 self._outbox.say(self._utilization.told(command.message), command.payload)
             case ToEngine():
-                self._to_engine(command.message)
+                self._to_engine(command.message, command.payload)
             case Log():
                 self._write(command.level, command.event, command.fields)
             case KillEngine():
@@ -274,7 +274,7 @@ class Control:
     def _read_router(self) -> None:
         for _ in range(MESSAGES_A_TURN_MAX):
             try:
-                frames = self._router.recv_multipart(_DONTWAIT)
+                frames = [frame.buffer for frame in self._router.recv_multipart(_DONTWAIT, copy=False)]
             except zmq.Again:
                 return
             try:
@@ -284,7 +284,7 @@ class Control:
                 if frames[1:2] != [ErrorReply.NAME]:  # an ERROR is never answered
                     self._outbox.say(ErrorReply(code=error.code, message=error.message[:ERROR_CHARS_MAX]))
             else:
-                self._handle(RouterSaid(message))
+                self._handle(RouterSaid(message, frames[3:]))
 
     # --- the engine ----------------------------------------------------------------------------
 
@@ -305,13 +305,13 @@ class Control:
         # -P: the working directory is the operator's; no file in it may be taken for a module.
         return [sys.executable, "-P", "-m", "gpu_daemon.engine", msgspec.json.encode(start).decode()]
 
-    def _to_engine(self, message: Message) -> None:
+    def _to_engine(self, message: Message, payload: Sequence[Buffer] = ()) -> None:
         if isinstance(message, Quit):
             self._supervisor.quitting(monotonic_s())
         if self._engine is None:
             return
         try:
-            self._engine.send_multipart(encode(message), _DONTWAIT)
+            self._engine.send_multipart(encode(message, payload), _DONTWAIT, copy=not payload)
         except zmq.Again:  # it takes nothing any more: it is dying, and that will be noticed
             self._log.warning("engine.deaf", said=message.NAME.decode())
 

@@ -44,11 +44,12 @@ class EngineStart(Struct, frozen=True, kw_only=True):
 
 
 class Draw(Message, frozen=True, kw_only=True):
-    """Draw this picture. Sent only to an engine that is ready and has nothing to draw."""
+    """Draw this; the files of its inputs are the payload. Sent only to an engine that is ready and draws nothing."""
 
     NAME = b"DRAW"
     token: Token
     job: JobOrder
+    parts: Parts = ()
 
 
 class Stop(Message, frozen=True, kw_only=True):
@@ -99,7 +100,7 @@ class Begun(Message, frozen=True, kw_only=True):
 
 
 class Step(Message, frozen=True, kw_only=True):
-    """A denoising step is done."""
+    """A denoising step is done; a preview's file bytes are the payload."""
 
     NAME = b"STEP"
     token: Token
@@ -107,6 +108,9 @@ class Step(Message, frozen=True, kw_only=True):
     steps: Count
     step_s: Seconds
     load: DeviceLoad
+    preview: Picture | None = None
+    preview_index: Count = 0
+    parts: Parts = ()
 
 
 class Drawn(Message, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ class RouterSaid:
     """A message of the router."""
 
     message: Message
+    payload: Sequence[Buffer] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class ToEngine:
     """Send this to the engine."""
 
     message: Message
+    payload: Sequence[Buffer] = ()
 
 
 @dataclass(frozen=True, slots=True)

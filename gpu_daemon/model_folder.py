@@ -13,12 +13,13 @@ import msgspec
 from common.errors import GenServeError, SettingsError
 from common.models import ModelCard
 from common.settings import GpuDaemonSettings
+from gpu_daemon.engine.backend import FORMATS
 from gpu_daemon.model_check import Checked, check_folder
 from gpu_daemon.safetensors_header import BadFileError, read_json
 
 EMBEDDED = Path(__file__).parent / "models" / "genserve-shapes"
 CARD_FILE = "genserve_model.json"  # in the folder, optional: fields of ModelCard that differ from the usual
-CARD_FIELDS = frozenset(ModelCard.__struct_fields__) - {"embedded"}
+CARD_FIELDS = frozenset(ModelCard.__struct_fields__) - {"embedded", "edits", "formats"}  # not the folder's to say
 PROMPT_TOKENS_MAX = 512  # FluxPipeline takes no more
 VAE_LEVELS_MAX = 8
 VAE_LEVELS = 4  # of the real FLUX: one latent pixel is 8 by 8 pixels
@@ -107,6 +108,8 @@ def _usual_card(path: Path, checked: Checked) -> ModelCard | None:
         guided=guided,
         guidance_scale=3.5,
         prompt_tokens_max=PROMPT_TOKENS_MAX if guided else PROMPT_TOKENS_MAX // 2,
+        edits=True,
+        formats=FORMATS,
     )
 
 

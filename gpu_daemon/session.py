@@ -109,7 +109,7 @@ class Session:
                 self._tick(now)
             case RouterSaid():
                 self._heard_at = now
-                self._router_said(event.message, now)
+                self._router_said(event, now)
             case EngineStarted():
                 self.work.engine_started(event)
             case EngineSaid():
@@ -188,7 +188,8 @@ class Session:
 
     # --- what the router says ------------------------------------------------------------------
 
-    def _router_said(self, message: Message, now: float) -> None:
+    def _router_said(self, event: RouterSaid, now: float) -> None:
+        message = event.message
         match message:
             case Welcome():
                 self._welcomed(message, now)
@@ -198,7 +199,7 @@ class Session:
                     self._register(now)
             case Dispatch():
                 if message.epoch == self._epoch:
-                    self._dispatched(message, now)
+                    self._dispatched(message, event.payload, now)
             case CancelToken():
                 self.work.forget(message.token, now)
             case ResultAck():
@@ -212,7 +213,7 @@ class Session:
             case ErrorReply():
                 self._log("warning", "router.refused", code=message.code, message=message.message)
 
-    def _dispatched(self, order: Dispatch, now: float) -> None:
+    def _dispatched(self, order: Dispatch, inputs: Sequence[Buffer], now: float) -> None:
         self._received += 1
         if order.token in self.work.hand:
             self._log("error", "router.confused", job_id=order.token.job_id, message="this token is in hand already")
@@ -227,7 +228,7 @@ class Session:
         if refusal:
             self._say(Returned(epoch=order.epoch, token=order.token, reason=refusal), now)
         else:
-            self.work.take(order, now)
+            self.work.take(order, inputs, now)
 
     # --- time and draining ---------------------------------------------------------------------
 
@@ -309,16 +310,15 @@ class Session:
         for command in self.work.commands():
             if isinstance(command, ToRouter):
                 token: Token | None = getattr(command.message, "token", None)
-                self._say(command.message, now, self.work.hand.get(token) if token else None)
+                self._say(command.message, now, self.work.hand.get(token) if token else None, command.payload)
             else:
                 self._out.append(command)
 
-    def _say(self, message: Message, now: float, held: Held | None = None) -> None:
+    def _say(self, message: Message, now: float, held: Held | None = None, payload: Sequence[Buffer] = ()) -> None:
         """Send in the present epoch. Without one, ends wait for the next WELCOME and the rest is void."""
         if self._epoch is None:
             return
         assert isinstance(message, WorkerMessage)
-        payload: Sequence[Buffer] = ()
         if held is not None and isinstance(message, Done | Fail):
             held.told_at, payload = now, held.payload
         self._out.append(ToRouter(msgspec.structs.replace(message, epoch=self._epoch), payload))

@@ -7,8 +7,8 @@ for from then on it may have been what killed it.
 
 from collections.abc import Sequence
 
-from common.codec import Buffer
-from common.errors import ERRORS
+from common.codec import Buffer, divide, part_sizes
+from common.errors import ERRORS, ProtocolError
 from common.messages import (
     DeviceLoad,
     Dispatch,
@@ -65,11 +65,21 @@ class Work:
 
     # --- what the router wants -----------------------------------------------------------------
 
-    def take(self, order: Dispatch, now: float) -> None:
-        """Hold a job until the engine is free."""
-        deadline_at = now + order.remaining_s
-        self.hand.add(Held(order.token, order.job, deadline_at, traceparent=order.traceparent))
+    def take(self, order: Dispatch, inputs: Sequence[Buffer], now: float) -> None:
+        """Hold a job, and the files that it starts from, until the engine is free; other frames fail it."""
+        held = Held(
+            token=order.token,
+            job=order.job,
+            deadline_at=now + order.remaining_s,
+            inputs=inputs,
+            traceparent=order.traceparent,
+        )
+        self.hand.add(held)
         self._log("debug", "job.dispatched", order.token, dispatch=order.token.dispatch, model=order.job.model)
+        try:
+            divide(inputs, [each.bytes for each in order.job.inputs])
+        except ProtocolError as error:
+            self._fail(held, error.code, error.message, now)
 
     def forget(self, token: Token, now: float) -> None:
         """Nobody wants this any more: drop it, or stop it and drop what it yields."""
@@ -99,7 +109,8 @@ class Work:
             return
         held = waiting[0]
         held.stage, held.handed_at = "running", now
-        self._out.append(ToEngine(Draw(token=held.token, job=held.job)))
+        draw = Draw(token=held.token, job=held.job, parts=part_sizes(held.inputs))
+        self._out.append(ToEngine(draw, held.inputs))
 
     def tick(self, now: float) -> None:
         """Hold every job to its deadline and its timeout, and the engine to its grace."""
@@ -175,19 +186,29 @@ class Work:
                 self._say(Started(epoch=UNSTAMPED, token=held.token))
             case Step() as step:
                 self.load, held.step = step.load, step.step
-                if step.step >= step.steps - 1 or now >= held.progress_at + PROGRESS_INTERVAL_S:
-                    held.progress_at = now
-                    self._say(
-                        WorkerProgress(
-                            epoch=UNSTAMPED, token=held.token, step=step.step, steps=step.steps, step_s=step.step_s
-                        )
-                    )
+                last = step.step >= step.steps - 1
+                if last or step.preview is not None or now >= held.progress_at + PROGRESS_INTERVAL_S:
+                    self._stepped(held, step, event.payload, now)
             case Drawn() as drawn:
                 self.load = drawn.load
                 self._drawn(held, drawn, event, now)
             case Undrawn() as undrawn:
                 self.load = undrawn.load
                 self._undrawn(held, undrawn.code, undrawn.message, now)
+
+    def _stepped(self, held: Held, step: Step, payload: Sequence[Buffer], now: float) -> None:
+        held.progress_at = now
+        progress = WorkerProgress(
+            epoch=UNSTAMPED,
+            token=held.token,
+            step=step.step,
+            steps=step.steps,
+            step_s=step.step_s,
+            preview=step.preview,
+            preview_index=step.preview_index,
+            parts=step.parts,
+        )
+        self._say(progress, payload)
 
     def _broken(self, message: Broken) -> None:
         self.state, self.detail = "broken", message.message
@@ -208,7 +229,7 @@ class Work:
             "job.done",
             held.token,
             elapsed_s=round(now - held.handed_at, 4),
-            steps=held.job.steps,
+            steps=held.job.drawn_steps,
             encode_s=timings.encode_s,
             denoise_s=timings.denoise_s,
             decode_s=timings.decode_s,
@@ -254,7 +275,7 @@ class Work:
         self._end(held, Fail(epoch=UNSTAMPED, token=held.token, code=code, message=message, started=started))
 
     def _end(self, held: Held, end: Done | Fail) -> None:
-        held.stage, held.stop_code, held.end = "ended", "", end
+        held.stage, held.stop_code, held.end, held.inputs = "ended", "", end, ()
         self._say(end, held.payload)
 
     def _return(self, held: Held, reason: str) -> None:

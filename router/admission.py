@@ -13,11 +13,13 @@ from common.models import ModelCard
 from common.settings import RouterSettings
 from router.fair import Client
 from router.fleet import Fleet, Worker
+from router.inputs import resolve_inputs, wanted_size
 from router.jobs import Job
 from router.queue import client_of
 from router.scheduler import remaining_s
 
 NEGATIVE_PROMPT_CFG_SCALE = 4.0  # where a negative prompt comes without a true_cfg_scale
+WEBP_SIDE_MAX = 16383  # the format takes no more
 RETRY_AFTER_MIN_S = 1.0
 RETRY_AFTER_UNKNOWN_S = 5.0  # where no speed is known
 RETRY_AFTER_MAX_S = 120.0  # clients do not heed more
@@ -66,8 +68,11 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         raise GenServeError(
             "invalid_request", "give both width and height, or neither (or 0 for both: the default size)", param="size"
         )
-    drawn = card.drawn_size(spec.width, spec.height)
-    size = (spec.width, spec.height) if spec.width else drawn
+    inputs, strength = resolve_inputs(spec, card)
+    wanted = wanted_size(spec, inputs, card)
+    drawn = card.drawn_size(*wanted)
+    size = wanted if wanted[0] else drawn
+    _check_format(spec, card, size)
     steps = spec.steps or card.steps
     if steps > card.steps_max:
         raise GenServeError(
@@ -95,8 +100,25 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         priority=spec.priority,
         client=spec.client,
         save=spec.save,
+        previews=spec.previews,
+        format=spec.format,
+        quality=spec.quality,
+        inputs=inputs,
+        strength=strength,
     )
     return order, _enlarged_note(order)
+
+
+def _check_format(spec: JobSpec, card: ModelCard, size: tuple[int, int]) -> None:
+    if spec.format not in card.formats:
+        text = f"format is {spec.format!r}; the engine of {card.name} writes {' or '.join(card.formats)}"
+        raise GenServeError("unsupported", text, param="format")
+    if spec.quality is not None and spec.format == "png":
+        text = "quality means something only with format jpeg or webp: a png keeps every pixel; leave it out"
+        raise GenServeError("invalid_request", text, param="quality")
+    if spec.format == "webp" and max(size) > WEBP_SIDE_MAX:
+        text = f"a webp has at most {WEBP_SIDE_MAX} pixels a side; ask for a smaller size, or for png or jpeg"
+        raise GenServeError("invalid_request", text, param="size")
 
 
 def _enlarged_note(order: JobOrder) -> tuple[Note, ...]:

@@ -4,6 +4,8 @@ Pure. The grammar stands in common/messages. A job belongs to the name of the ke
 gateway names; to anybody else it does not exist. Without keys everyone is LOCAL (common/roles.py).
 """
 
+from msgspec.structs import replace
+
 from common.errors import GenServeError
 from common.messages import (
     DEAD_LETTERS_PER_PAGE,
@@ -20,7 +22,6 @@ from common.messages import (
     KeysQuery,
     Message,
     Note,
-    OwnedMessage,
     Ping,
     Pong,
     Rejected,
@@ -31,10 +32,13 @@ from common.messages import (
 )
 from common.roles import Identity
 from router.admission import choose_model, note_unserved, resolve
-from router.events import ClientSaid, Peer, SendFailed, Submitted
+from router.commands import DropInputs, StoreInputs
+from router.events import NOBODY, ClientSaid, InputsStored, Peer, SendFailed, Submitted
+from router.inputs import check_frames, size_of
 from router.jobs import Job, JobState
 from router.keys import Key, digest
 from router.lifecycle import Lifecycle
+from router.permission import check_allowed, may_touch, owner_of
 from router.records import KeyForgotten, KeyTaken
 from router.speeds import Trust
 from router.state import RouterState
@@ -57,10 +61,14 @@ class Clients:
 
     # --- asking for a picture ------------------------------------------------------------------
 
-    def submitted(self, event: Submitted) -> None:
-        """SUBMIT: a new job, one that is known by its key, or a refusal. REQUEUE: a dead letter's job anew."""
+    def submitted(self, event: Submitted, *, stored: bool = False) -> None:
+        """SUBMIT: a new job, one that is known by its key, or a refusal. REQUEUE: a dead letter's job anew.
+
+        A SUBMIT with inputs is decided on once more when they are `stored`, and only then answered.
+        """
         state, message = self._state, event.message
         repeated = False
+        job: Job | None
         try:
             owner = owner_of(message, event.who)
             if isinstance(message, Requeue):
@@ -68,11 +76,13 @@ class Clients:
             else:
                 known = self._known_by_key(message, owner)
                 repeated = known is not None
-                job = known or self._new_job(message, event, owner)
+                job = known or self._new_job(message, event, owner, stored=stored)
         except GenServeError as error:
             self._reject(event, error)
             return
-        if not job.ended:
+        if job is None:
+            return
+        if not job.ended and event.peer != NOBODY:
             state.watches.add(job.job_id, event.peer, message.rid, state.now)
         view = state.view(job)
         state.to_client(event.peer, Accepted(rid=message.rid, job_id=job.job_id, job=view, repeated=repeated))
@@ -108,16 +118,55 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s, traceparent=dead.traceparent)
+        job = self._admit(
+            event.job_id,
+            dead.owner,
+            dead.order,
+            dead.notes,
+            allowed_s,
+            inputs_of=dead.inputs_of,
+            traceparent=dead.traceparent,
+        )
         self._lifecycle.revive(dead, job)
         return job
 
-    def _new_job(self, submit: Submit, event: Submitted, owner: str) -> Job:
+    def inputs_stored(self, event: InputsStored) -> None:
+        """Now the SUBMIT that brought them can be decided on."""
+        submitted = self._state.inputs.received(event.job_id)
+        if event.deferred or event.refusal:
+            code, param = ("storage_full", None) if event.deferred else ("invalid_request", "inputs")
+            error = GenServeError(
+                code, event.refusal, param=param, retry_after_s=STORAGE_RETRY_AFTER_S if event.deferred else None
+            )
+            self._reject(submitted, error)
+            return
+        self.submitted(submitted, stored=True)
+        if event.job_id not in self._state.jobs:
+            self._state.out.append(DropInputs(event.job_id))
+
+    def _have_stored(self, submit: Submit, owner: str, order: JobOrder, event: Submitted) -> None:
+        """What the job would start from is written before it is accepted. The oldest dead letters make room."""
+        state, size = self._state, size_of(order.inputs)
+        state.room.check(order.model, (owner, order.client), state.now)
+        letters = [job for job in state.dead.values() if job.inputs_of]
+        state.inputs.check_room(size, freed=sum(size_of(job.order.inputs) for job in letters))
+        while not state.inputs.has_room(size):
+            self._lifecycle.forget(letters.pop(0))
+        state.inputs.receive(replace(event, payload=()), submit)
+        state.out.append(StoreInputs(event.job_id, order.inputs, event.payload))
+
+    def _new_job(self, submit: Submit, event: Submitted, owner: str, *, stored: bool) -> Job | None:
+        """None: it is not decided yet."""
         state = self._state
+        check_frames(submit)
         self._check_open()
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, traceparent=submit.traceparent)
+        if order.inputs and not stored:
+            self._have_stored(submit, owner, order, event)
+            return None
+        more = {"inputs_of": event.job_id if order.inputs else "", "traceparent": submit.traceparent}
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, **more)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -142,6 +191,7 @@ class Clients:
         deadline_s: float | None,
         *,
         traceparent: str,
+        inputs_of: str,
     ) -> Job:
         """A new job, if there is room for it."""
         state = self._state
@@ -165,6 +215,7 @@ class Clients:
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
             traceparent=traceparent,
+            inputs_of=inputs_of,
         )
         if deadline_s is not None:
             self._check_deadline(job, allowed_s)
@@ -289,26 +340,4 @@ class Clients:
     def gone(self, peer: Peer) -> None:
         """Nobody is there any more; whoever comes next under this routing id may be somebody else."""
         self._state.watches.drop_peer(peer)
-
-
-def check_allowed(message: Message, who: Identity) -> None:
-    """Raise GenServeError forbidden where the role of `who` does not let it send this."""
-    if isinstance(message, OwnedMessage):
-        owner_of(message, who)
-    elif isinstance(message, KeysQuery) and not who.rights.sees_all:
-        raise GenServeError("forbidden", f"the key {who.name!r} may not ask who is connected: an admin's may")
-
-
-def owner_of(message: OwnedMessage, who: Identity) -> str:
-    """Whose job a message is about. Raises GenServeError forbidden where `who` may not speak for that owner."""
-    owner = message.owner or who.name
-    if owner != who.name and not who.rights.acts_for_others:
-        raise GenServeError(
-            "forbidden", f"the key {who.name!r} may not act for {owner!r}: only a gateway's key may", param="owner"
-        )
-    return owner
-
-
-def may_touch(job: Job, message: OwnedMessage, who: Identity) -> bool:
-    """Does this job exist for `who`? One who speaks for an owner sees what that owner sees."""
-    return job.owner == message.owner if message.owner else who.sees_job_of(job.owner)
+        self._state.inputs.leave(peer)

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from common.messages import Message, Picture, Token
+from common.messages import InputPicture, Message, Picture, Token
 from router.jobs import Job
 from router.records import Record
 
@@ -18,18 +18,24 @@ class Command(Struct, frozen=True):
 
 
 class ToClient(Command, frozen=True):
-    """Send `message` to a client; its payload is the stored picture of the job `picture_of`, if any."""
+    """Send `message` to a client; its payload is the stored picture of the job `picture_of`, or `payload`, if any."""
 
     peer: bytes
     message: Message
     picture_of: str = ""
+    payload: Sequence[Any] = ()
 
 
 class ToWorker(Command, frozen=True):
-    """Send `message` to a GPU daemon."""
+    """Send `message` to a GPU daemon; its payload are the inputs that are kept as those of `inputs_of`, if any.
+
+    The loop reads them at once into `payload`: a later command of the same batch may drop them.
+    """
 
     peer: bytes
     message: Message
+    inputs_of: str = ""
+    payload: Sequence[Any] = ()
 
 
 class Append(Command, frozen=True):
@@ -44,6 +50,20 @@ class StoreResult(Command, frozen=True):
     token: Token
     picture: Picture
     payload: Sequence[Any]
+
+
+class StoreInputs(Command, frozen=True):
+    """Check and keep the pictures that a job will start from, under its id; InputsStored answers."""
+
+    job_id: str
+    inputs: Sequence[InputPicture]
+    payload: Sequence[Any]
+
+
+class DropInputs(Command, frozen=True):
+    """Forget the inputs that are kept under this id, if there are any."""
+
+    job_id: str
 
 
 class DropResult(Command, frozen=True):

@@ -14,6 +14,7 @@ from common.roles import LOCAL, Identity, Side
 from router.records import Record
 
 Peer: TypeAlias = bytes  # the routing id that a ROUTER socket gives to a connection
+NOBODY: Peer = b""  # a connection that has ended
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -36,11 +37,15 @@ class Replayed(Event, frozen=True, kw_only=True):
 
 
 class Submitted(Said, frozen=True, kw_only=True):
-    """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed."""
+    """A client asks for a picture. Should the job be new, `job_id` is its id and `seed` its seed.
+
+    `payload`: the frames of what it starts from, passed through untouched.
+    """
 
     message: Submit | Requeue
     job_id: str
     seed: int
+    payload: Sequence[Any] = ()
 
 
 class ClientSaid(Said, frozen=True, kw_only=True):
@@ -50,7 +55,7 @@ class ClientSaid(Said, frozen=True, kw_only=True):
 
 
 class WorkerSaid(Said, frozen=True, kw_only=True):
-    """A message of a GPU daemon; `payload` is a picture's frames, passed through untouched."""
+    """A message of a GPU daemon; `payload` is a picture's or a preview's frames, passed through untouched."""
 
     message: Message
     payload: Sequence[Any] = ()
@@ -96,6 +101,22 @@ class ResultStored(Event, frozen=True, kw_only=True):
     token: Token
     refusal: str = ""
     deferred: bool = False
+
+
+class InputsStored(Event, frozen=True, kw_only=True):
+    """The inputs of a job that is not yet accepted are kept for good; or not: a `refusal`, or no room (`deferred`)."""
+
+    job_id: str
+    refusal: str = ""
+    deferred: bool = False
+
+
+class InputsLost(Event, frozen=True, kw_only=True):
+    """A DISPATCH could not be sent: what its job starts from is no longer as it was kept."""
+
+    peer: Peer
+    token: Token
+    message: str
 
 
 class StorageChanged(Event, frozen=True, kw_only=True):

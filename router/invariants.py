@@ -65,7 +65,7 @@ def _check_live(state: RouterState, job: Job) -> None:
     assert 0 <= job.settled <= job.dispatch, job
     assert job.state is JobState.QUEUED or job.holds(job.dispatch), job
     assert not job.lost or job.state is JobState.QUEUED, job
-    assert 0 <= job.step <= job.order.steps, job
+    assert 0 <= job.step <= job.order.drawn_steps, job
     assert 0 <= job.attempts <= job.starts <= job.dispatch, job
     assert job.attempts <= job.failures, job
     assert job.attempts - job.memory_failures < state.settings.attempts_max, job
@@ -112,6 +112,17 @@ def _check_counts(state: RouterState) -> None:
         if job.picture is not None:
             kept += job.picture.bytes
     assert state.result_bytes == kept, (state.result_bytes, kept)
+
+    owners = [job for job in state.jobs.values() if job.inputs_of]
+    places = {job.inputs_of: job.order for job in owners}
+    assert len(places) == len(owners), "two jobs own the same inputs"
+    state.inputs.check(places)
+    for job in state.live.values():
+        assert bool(job.inputs_of) == bool(job.order.inputs), job
+    for job in state.ended.values():
+        assert not job.inputs_of, job
+    for job in state.dead.values():
+        assert bool(job.inputs_of) == bool(job.order.inputs), job
 
 
 def _check_bounds(state: RouterState) -> None:

@@ -83,6 +83,7 @@ class Job:
     created_now: float
     deadline_at: float
     deadline_now: float
+    inputs_of: str = ""  # the id under which what it starts from is kept; '' where it owns nothing
     state: JobState = JobState.QUEUED
     dispatch: int = 0  # number of the last dispatch
     settled: int = 0  # the last dispatch whose end was taken
@@ -128,6 +129,11 @@ class Job:
     def undraw(self) -> None:
         """Whatever was drawn is not its picture."""
         self.picture, self.parts, self.timings, self.drawn_notes = None, (), None, ()
+
+    def mark(self, step: int, wall: float) -> None:
+        """A step was heard of, for its trace; again or out of order it is none."""
+        if not self.steps_at or step > self.steps_at[-1][0]:
+            self.steps_at.append((step, wall))
 
     def remember(self, moment: JobMoment) -> None:
         """Add to its history."""

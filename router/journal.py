@@ -1,19 +1,26 @@
 """What keeps the router's word: records of what it promised, and the pictures until they are fetched.
 
-A batch of records is appended and committed once; only then is anything said that depends on it. Pictures
-are checked and kept beside the loop's thread; that each is kept becomes an event. How and where is the
-business of a backend: sqlite_journal keeps it on disk, memory_journal in memory.
+A batch of records is appended and committed once; only then is anything said that depends on it. Pictures, those
+drawn and those that jobs start from, are checked and kept beside the loop's thread; that each is kept becomes an
+event. How and where is the business of a backend: sqlite_journal keeps it on disk, memory_journal in memory.
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import zmq
 
-from common.messages import Picture, Token
+from common.codec import divide
+from common.errors import GenServeError
+from common.messages import InputPicture, Picture, Token
+from common.picture_files import look
 from router.records import Record
+
+INPUTS = 0  # the dispatch number, which no dispatch has, of what a job starts from
+
+Contents: TypeAlias = Picture | Sequence[InputPicture]
 
 
 class JournalError(OSError):
@@ -22,7 +29,10 @@ class JournalError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One `store` has ended; with a `refusal` nothing is kept. `deferred`: there was no room for it."""
+    """One `store` has ended; with a `refusal` nothing is kept. `deferred`: there was no room for it.
+
+    The token of one `store_inputs` has INPUTS for its dispatch.
+    """
 
     token: Token
     refusal: str = ""
@@ -75,8 +85,51 @@ class Journal(Protocol):
     def drop(self, job_id: str) -> None:
         """Forget this job's picture, if there is one."""
 
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[zmq.Frame]) -> None:
+        """Check that `payload` is `inputs` and keep them under this id; `stored` tells when that has happened."""
+
+    def fetch_inputs(self, job_id: str) -> Sequence[Any]:
+        """The inputs kept under this id, in frames as `common.codec.input_parts` cuts them.
+
+        Raises GenServeError, made for the client, where they cannot be given as they were stored.
+        """
+
+    def drop_inputs(self, job_id: str) -> None:
+        """Forget the inputs kept under this id, if there are any."""
+
     def close(self) -> None:
         """Nothing is asked any more."""
+
+
+def inputs_token(job_id: str) -> Token:
+    """What stands for the inputs kept under this id, among the tokens of pictures."""
+    return Token(job_id=job_id, dispatch=INPUTS)
+
+
+def fault_of(contents: Contents, payload: Sequence[zmq.Frame]) -> str:
+    """What is wrong with the bytes of a picture, or of inputs; '' for nothing."""
+    if isinstance(contents, Picture):
+        return picture_fault(contents, payload)
+    files = divide(payload, [each.bytes for each in contents])  # that they fit was seen before
+    faults = (
+        f"inputs[{index}]: {fault}" for index, it in enumerate(contents) if (fault := _input_fault(it, files[index]))
+    )
+    return next(faults, "")
+
+
+def _input_fault(told: InputPicture, payload: Sequence[zmq.Frame]) -> str:
+    data = b"".join(part.buffer for part in payload)
+    if hashlib.sha256(data).hexdigest() != told.sha256:
+        return "its bytes do not match its sha256"
+    try:
+        facts = look(data)
+    except GenServeError as error:
+        return error.message
+    found = (facts.format, facts.width, facts.height)
+    if found != (told.format, told.width, told.height):
+        shown = "a {} of {}x{} pixels"
+        return f"it is {shown.format(*found)}, not {shown.format(told.format, told.width, told.height)}"
+    return ""
 
 
 def picture_fault(picture: Picture, payload: Sequence[zmq.Frame]) -> str:

@@ -16,7 +16,7 @@ from router.journal_rows import JOBS, Rows
 from router.journal_schema import VERSION, give_up, open_database
 from router.pictures import find_fault
 from router.records import JobAccepted, JobCancelled, JobDone, JobFailed
-from router.sqlite_journal import NAME, pictures_kept
+from router.sqlite_journal import NAME, inputs_kept, pictures_kept
 from router.state_folder import cannot
 
 MIB = 1024 * 1024
@@ -49,7 +49,7 @@ def look_at_journal(folder: Path) -> Seen:
             text = error.message.replace(str(copy.parent), str(folder))
             raise GenServeError(error.code, text) from None
         kept = pictures_kept(records)
-        job_id, fault = find_fault(folder / "pictures", kept)
+        job_id, fault = find_fault(folder / "pictures", kept, inputs_kept(records))
         if job_id:
             mend = give_up(folder / NAME, JOBS, rows.place_of(job_id))
             text = f"the picture of job {job_id} is not as it was kept: {fault}. To start without that job: {mend}"

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from msgspec import msgpack
+from msgspec import msgpack, to_builtins
 
 from common.messages import Submit
 
@@ -55,5 +55,9 @@ class Keys:
 
 
 def digest(submit: Submit) -> bytes:
-    """What makes two submissions of one key the same: the digest that the client gives, else the job."""
-    return blake2b(msgpack.encode(submit.digest or submit.job), digest_size=16).digest()
+    """What makes two submissions of one key the same: the digest that the client gives, else the job.
+
+    It stands in journals, so that it may not change: what a job leaves out is left out here, however many fields
+    there are by now.
+    """
+    return blake2b(msgpack.encode(submit.digest or to_builtins(submit.job)), digest_size=16).digest()

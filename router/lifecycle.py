@@ -15,8 +15,9 @@ from common.messages import (
     ErrorInfo,
     Note,
 )
-from router.commands import DropResult, StoreResult, Trace
+from router.commands import DropInputs, DropResult, StoreResult, Trace
 from router.fleet import Worker
+from router.inputs import parts_of
 from router.jobs import IN_HAND, Job, JobEvent, JobState, found_again
 from router.places import Places
 from router.records import (
@@ -32,7 +33,7 @@ from router.records import (
 )
 from router.retry import GiveUp, Retry, after_failure, after_return
 from router.state import RouterState
-from router.teller import Teller
+from router.teller import Preview, Teller
 from router.views import failure_view
 
 DONE_NOTES_MAX = 8  # of one picture, each of NOTE_CHARS_MAX: a RESULT's header has its limit
@@ -56,6 +57,7 @@ class Lifecycle:
         state = self._state
         self._places.enter(job)
         state.queue.add(job)
+        state.inputs.keep(job.order)
         state.totals.submitted += 1
         record = JobAccepted(
             job_id=job.job_id,
@@ -66,10 +68,11 @@ class Lifecycle:
             created_at=job.created_at,
             deadline_at=job.deadline_at,
             traceparent=job.traceparent,
+            inputs_of=job.inputs_of,
         )
         self._state.write_down(job, record)
-        trace = {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}
-        state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client, **trace)
+        order, trace = job.order, {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}
+        state.log("info", "job.accepted", job_id=job.job_id, model=order.model, client=order.client, **trace)
         state.log("debug", "job.prompt", job_id=job.job_id, prompt=job.order.prompt, seed=job.order.seed)
         state.touch_all()
 
@@ -89,8 +92,9 @@ class Lifecycle:
             job=job.order,
             remaining_s=max(0.0, job.deadline_now - state.now),
             traceparent=job.traceparent,
+            parts=parts_of(job.order),
         )
-        state.to_worker(worker, message)
+        state.to_worker(worker, message, job.inputs_of)
         state.log(
             "debug",
             "instance.chosen",
@@ -121,11 +125,7 @@ class Lifecycle:
         job.step, job.step_now = 0, self._state.now
         worker.hand[job.job_id] = job.dispatch
         record = JobDispatched(
-            job_id=job.job_id,
-            dispatch=job.dispatch,
-            worker_id=job.worker_id,
-            device=job.device,
-            at=self._state.wall,
+            job_id=job.job_id, dispatch=job.dispatch, worker_id=job.worker_id, device=job.device, at=self._state.wall
         )
         self._state.write_down(job, record)
 
@@ -161,7 +161,7 @@ class Lifecycle:
 
     def stored(self, job: Job) -> None:
         """The picture is kept: the job is done."""
-        state = self._state
+        state, order = self._state, job.order
         job.settled = job.dispatch
         job.notes = (*(n for n in job.notes if n not in job.drawn_notes), *job.drawn_notes)
         self._places.advance(job, JobEvent.STORED)
@@ -170,7 +170,7 @@ class Lifecycle:
         self._end(job)
         state.result_bytes += job.picture.bytes
         state.totals.done += 1
-        state.measures.done(state.now - job.created_now, job.timings, job.order.steps)
+        state.measures.done(state.now - job.created_now, job.timings, order.drawn_steps)
         state.fleet.drew(job.worker_id, job.timings.total_s)
         record = JobDone(
             job_id=job.job_id,
@@ -181,17 +181,15 @@ class Lifecycle:
             ended_at=job.ended_at,
         )
         self._state.write_down(job, record)
-        self._log_end(
-            "info", "job.finished", job, width=job.order.width, height=job.order.height, steps=job.order.steps
-        )
+        self._log_end("info", "job.finished", job, width=order.width, height=order.height, steps=order.drawn_steps)
         self._teller.end(job)
 
-    def progress(self, job: Job, step: int) -> None:
+    def progress(self, job: Job, step: int, preview: Preview) -> None:
         """A step is done."""
         job.step, job.step_now = step, self._state.now
-        if self._state.traced and (not job.steps_at or step > job.steps_at[-1][0]):
-            job.steps_at.append((step, self._state.wall))
-        self._teller.progress(job, always=step >= job.order.steps)
+        if self._state.traced:
+            job.mark(step, self._state.wall)
+        self._teller.progress(job, always=step >= job.order.drawn_steps, preview=preview)
 
     # --- back ----------------------------------------------------------------------------------
 
@@ -297,7 +295,8 @@ class Lifecycle:
         """A dead letter is drawn anew as another job: it stays as it ended, like any other that has failed."""
         state = self._state
         del state.dead[dead.job_id]
-        dead.revived_as = anew.job_id
+        dead.revived_as, dead.inputs_of = anew.job_id, ""
+        state.inputs.let_go(dead.order)  # they are the other's now
         state.file(dead)
         state.write_down(dead, JobRevived(job_id=dead.job_id, as_job_id=anew.job_id, at=state.wall))
         state.log("info", "job.revived", job_id=anew.job_id, former=dead.job_id)
@@ -305,6 +304,7 @@ class Lifecycle:
     def forget(self, job: Job) -> None:
         """Keep nothing of an ended job."""
         state = self._state
+        self._drop_inputs(job)
         del state.jobs[job.job_id]
         del (state.dead if job.job_id in state.dead else state.ended)[job.job_id]
         if job.state is JobState.DONE:
@@ -328,20 +328,23 @@ class Lifecycle:
         job.ended_at, job.ended_now = state.wall, state.now
         if job.state is not JobState.DONE:
             job.undraw()
+        if job.error is None or job.error.code != "poison":
+            self._drop_inputs(job)
         del state.live[job.job_id]
-        undrawn = 0 if job.state is JobState.DONE else job.order.steps - job.step
-        state.queue.settle(job, undrawn / job.order.steps)
+        undrawn = 0 if job.state is JobState.DONE else job.order.drawn_steps - job.step
+        state.queue.settle(job, undrawn / job.order.drawn_steps)
         state.file(job)
 
+    def _drop_inputs(self, job: Job) -> None:
+        if job.inputs_of:
+            self._state.inputs.let_go(job.order)
+            self._state.out.append(DropInputs(job.inputs_of))
+            job.inputs_of = ""
+
     def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:
+        elapsed_s = round(self._state.now - job.created_now, 3)
         self._state.log(
-            level,
-            event,
-            job_id=job.job_id,
-            worker_id=job.worker_id,
-            device=job.device,
-            elapsed_s=round(self._state.now - job.created_now, 3),
-            **fields,
+            level, event, job_id=job.job_id, worker_id=job.worker_id, device=job.device, elapsed_s=elapsed_s, **fields
         )
         if self._state.traced:
             self._state.out.append(Trace(job))

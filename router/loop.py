@@ -9,7 +9,7 @@ becomes an event, never a silent loss.
 import random
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -18,23 +18,35 @@ from msgspec.structs import replace
 from structlog.typing import FilteringBoundLogger
 
 from common import clock, log
-from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer, encode
+from common.codec import FROM_CLIENT, FROM_WORKER, PARTS_MAX, Buffer
 from common.errors import GenServeError, ProtocolError
 from common.flood import Flood
 from common.health import Check, Pulse
-from common.messages import ErrorReply, Message, Requeue, Submit
+from common.messages import ErrorReply, Requeue, Submit
 from common.roles import LOCAL, Identity, Side
 from common.sockets import Socket
 from router.broker import Broker
-from router.commands import Append, Command, DropResult, Log, Stop, StoreResult, ToClient, ToWorker, Trace
+from router.commands import (
+    Append,
+    Command,
+    DropInputs,
+    DropResult,
+    Log,
+    Stop,
+    StoreInputs,
+    StoreResult,
+    ToClient,
+    ToWorker,
+    Trace,
+)
 from router.door import Door
 from router.events import (
     ClientSaid,
     DrainAsked,
     Event,
+    InputsStored,
     Replayed,
     ResultStored,
-    SendFailed,
     StorageChanged,
     Submitted,
     Tick,
@@ -42,10 +54,12 @@ from router.events import (
     WorkerSaid,
 )
 from router.jobs import tell
-from router.journal import Journal
+from router.journal import INPUTS, Journal
+from router.outgoing import Outgoing
 from router.tracing import TraceWriter
 
 DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
+DRAIN_BYTES_MAX = 64 * 1024 * 1024  # the same, of payloads
 TICK_S = 0.1
 TICKS_MISSED_S_MAX = 10.0  # a bug in one tick is survived; when all of them fail, systemd starts us anew
 HEAD_FRAMES = 3
@@ -78,6 +92,7 @@ class Loop:
         self._broker = broker
         self._journal = journal
         self._sockets: dict[Side, Socket] = {"client": clients, "worker": workers}
+        self._outgoing = Outgoing(self._sockets, journal, logger)
         self._logger = logger
         self._levels = frozenset(LEVELS[LEVELS.index(level) :])
         self._random = random.Random()
@@ -171,9 +186,11 @@ class Loop:
         if any(stored.deferred for stored in found):
             self._look_at_storage()  # before it is told: what is sent again at once finds no room either
         for stored in found:
-            self._events.append(
-                ResultStored(wall=self._wall, token=stored.token, refusal=stored.refusal, deferred=stored.deferred)
-            )
+            token, refusal, deferred = stored.token, stored.refusal, stored.deferred
+            event: Event = ResultStored(wall=self._wall, token=token, refusal=refusal, deferred=deferred)
+            if token.dispatch == INPUTS:
+                event = InputsStored(wall=self._wall, job_id=token.job_id, refusal=refusal, deferred=deferred)
+            self._events.append(event)
 
     def _receive_known(self, door: Door, ready: Mapping[Any, int]) -> None:
         """The same with keys: who asks is let in first; who has left is told of when all its words are read."""
@@ -187,7 +204,10 @@ class Loop:
     def _receive(self, side: Side, socket: Socket) -> bool:
         """Messages of one socket, a bounded number. Are there more?"""
         receive, door, who = socket.recv, self._door, LOCAL
+        drained_bytes = 0
         for _ in range(DRAIN_MESSAGES_MAX):
+            if drained_bytes >= DRAIN_BYTES_MAX:
+                return True
             try:
                 peer = receive(_DONTWAIT)
             except zmq.Again:
@@ -202,6 +222,7 @@ class Loop:
                     head.append(frame.bytes)
                 elif len(payload) <= PARTS_MAX:
                     payload.append(frame)
+                    drained_bytes += len(frame)
             if door is not None:
                 known = door.whose(side, peer, frame, self._ticked_now)
                 if known is None:
@@ -224,9 +245,15 @@ class Loop:
         if side == "worker":
             return WorkerSaid(wall=self._wall, peer=peer, who=who, message=message, payload=payload)
         if isinstance(message, Submit | Requeue):
-            seed = self._random.getrandbits(SEED_BITS)
-            job_id = uuid.uuid4().hex
-            return Submitted(wall=self._wall, peer=peer, who=who, message=message, job_id=job_id, seed=seed)
+            return Submitted(
+                wall=self._wall,
+                peer=peer,
+                who=who,
+                message=message,
+                job_id=uuid.uuid4().hex,
+                seed=self._random.getrandbits(SEED_BITS),
+                payload=payload,
+            )
         return ClientSaid(wall=self._wall, peer=peer, who=who, message=message)
 
     # --- one batch -----------------------------------------------------------------------------
@@ -271,6 +298,8 @@ class Loop:
 
     def _write_down(self, command: Command, later: list[Command]) -> None:
         match command:
+            case ToWorker() if command.inputs_of:
+                later += self._with_inputs(command)
             case ToClient() | ToWorker():
                 later.append(command)
             case Log():
@@ -282,17 +311,28 @@ class Loop:
                 self._journal.store(command.token, command.picture, command.payload)
             case DropResult():
                 self._journal.drop(command.job_id)
+            case StoreInputs():
+                self._journal.store_inputs(command.job_id, command.inputs, command.payload)
+            case DropInputs():
+                self._journal.drop_inputs(command.job_id)
             case Stop() | Trace():
                 later.append(command)
             case _:
                 raise TypeError(f"unknown command {command!r}")
 
+    def _with_inputs(self, command: ToWorker) -> list[ToWorker]:
+        given = self._outgoing.with_inputs(command, self._wall)
+        if isinstance(given, ToWorker):
+            return [given]
+        self._events.append(given)
+        return []
+
     def _carry_out(self, command: Command) -> None:
         match command:
-            case ToClient():
-                self._send("client", command.peer, command.message, command.picture_of)
-            case ToWorker():
-                self._send("worker", command.peer, command.message)
+            case ToClient() | ToWorker():
+                failed = self._outgoing.send(command, self._wall)
+                if failed is not None:
+                    self._events.append(failed)
             case Log():
                 if self._flood.passes(command.level, command.event, command.fields, clock.monotonic_s()):
                     log.write(self._logger, command.level, command.event, command.fields)
@@ -305,39 +345,3 @@ class Loop:
     def _write_held_back(self, now: float) -> None:
         for level, event, fields in self._flood.due(now):
             log.write(self._logger, level, event, fields)
-
-    def _picture(self, job_id: str) -> Sequence[zmq.Frame]:
-        found = self._journal.fetch(job_id)
-        if found is None:
-            raise GenServeError("not_found", f"the picture of job {job_id} is no longer kept")
-        return found
-
-    def _send(self, side: Side, peer: bytes, message: Message, picture_of: str = "") -> None:
-        payload: Sequence[Any] = ()
-        if picture_of:
-            try:
-                payload = self._picture(picture_of)
-            except GenServeError as error:
-                message = ErrorReply(rid=getattr(message, "rid", ""), code=error.code, message=error.message)
-        try:
-            frames = encode(message, payload)
-        except ProtocolError as error:
-            self._logger.exception("router.bug", while_sending=message.NAME.decode())
-            frames = encode(ErrorReply(rid=getattr(message, "rid", ""), code="internal", message=error.message))
-        send = self._sockets[side].send
-        try:
-            send(peer, _MORE)  # what can fail, fails here, before anything is on its way
-            send(frames[0], _MORE)
-            send(frames[1], _MORE)
-            if not payload:
-                send(frames[2], _DONTWAIT)
-                return
-            send(frames[2], _MORE)
-            for part in payload[:-1]:
-                send(part, _MORE, False, False)
-            send(payload[-1], _DONTWAIT, False, False)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                raise
-            gone = error.errno == zmq.EHOSTUNREACH
-            self._events.append(SendFailed(wall=self._wall, side=side, peer=peer, name=message.NAME, gone=gone))

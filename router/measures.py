@@ -10,7 +10,7 @@ from itertools import pairwise
 from common.messages import Histogram, RouterMeasures, Timings
 
 BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-STAGES = ("queue", "encode", "denoise", "decode", "save", "whole")
+STAGES = ("queue", "encode", "denoise", "preview", "decode", "save", "whole")
 assert all(lower < upper for lower, upper in pairwise(BOUNDS_S))
 
 
@@ -49,6 +49,7 @@ class Measures:
         self.stages["whole"].add(whole_s)
         self.stages["encode"].add(timings.encode_s)
         self.stages["denoise"].add(timings.denoise_s)
+        self.stages["preview"].add(timings.preview_s)
         self.stages["decode"].add(timings.decode_s)
         self.stages["save"].add(timings.save_s)
         self.steps += steps

@@ -6,12 +6,14 @@ and pictures of forgotten jobs are dropped.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import zmq
 
-from common.messages import Picture, Token
+from common.codec import cut, input_parts
+from common.messages import InputPicture, Picture, Token
 from router.beside import Beside
-from router.journal import Storage, Stored, picture_fault
+from router.journal import INPUTS, Contents, Storage, Stored, fault_of, inputs_token
 from router.records import JobForgotten, JobRecord, KeyForgotten, KeyTaken, ModelForgotten, ModelKnown, Record
 
 CHECK_AT_ONCE_BYTES_MAX = 32 * 1024  # a smaller picture is checked faster than a thread is woken
@@ -28,8 +30,9 @@ class MemoryJournal:
         self._models: dict[str, ModelKnown] = {}
         self._keys: dict[tuple[str, str], KeyTaken] = {}
         self._pictures: dict[str, Sequence[zmq.Frame]] = {}
+        self._inputs: dict[str, Sequence[memoryview]] = {}
         self._at_once: list[Stored] = []
-        self._beside: Beside[tuple[Stored, Sequence[zmq.Frame]]] = Beside(threads=1, name="results")
+        self._beside: Beside[tuple[Stored, Sequence[Any]]] = Beside(threads=1, name="results")
 
     # --- records -------------------------------------------------------------------------------
 
@@ -66,10 +69,17 @@ class MemoryJournal:
 
     def store(self, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> None:
         """Check, at once or in the thread, and keep."""
+        self._store(token, picture, payload)
+
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[zmq.Frame]) -> None:
+        """The same."""
+        self._store(inputs_token(job_id), inputs, payload)
+
+    def _store(self, token: Token, contents: Contents, payload: Sequence[zmq.Frame]) -> None:
         if sum(len(part) for part in payload) > CHECK_AT_ONCE_BYTES_MAX:
-            self._beside.put(partial(_check, token, picture, payload))
+            self._beside.put(partial(_check, token, contents, payload))
         else:
-            self._at_once.append(self._keep(*_check(token, picture, payload)))
+            self._at_once.append(self._keep(*_check(token, contents, payload)))
 
     def stored(self) -> list[Stored]:
         """What has been checked."""
@@ -92,15 +102,30 @@ class MemoryJournal:
         """Forget."""
         self._pictures.pop(job_id, None)
 
+    def fetch_inputs(self, job_id: str) -> Sequence[memoryview]:
+        """In the frames that DISPATCH has."""
+        return self._inputs[job_id]
+
+    def drop_inputs(self, job_id: str) -> None:
+        """Forget."""
+        self._inputs.pop(job_id, None)
+
     def close(self) -> None:
         """End the thread."""
         self._beside.close()
 
-    def _keep(self, stored: Stored, payload: Sequence[zmq.Frame]) -> Stored:
-        if not stored.refusal:
-            self._pictures[stored.token.job_id] = payload
+    def _keep(self, stored: Stored, payload: Sequence[Any]) -> Stored:
+        token = stored.token
+        if not stored.refusal and token.dispatch == INPUTS:
+            self._inputs[token.job_id] = payload
+        elif not stored.refusal:
+            self._pictures[token.job_id] = payload
         return stored
 
 
-def _check(token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> tuple[Stored, Sequence[zmq.Frame]]:
-    return Stored(token, picture_fault(picture, payload)), payload
+def _check(token: Token, contents: Contents, payload: Sequence[zmq.Frame]) -> tuple[Stored, Sequence[Any]]:
+    fault = fault_of(contents, payload)
+    if fault or isinstance(contents, Picture):
+        return Stored(token, fault), payload
+    data = memoryview(b"".join(part.buffer for part in payload))
+    return Stored(token), cut(data, input_parts(each.bytes for each in contents))

@@ -1,8 +1,8 @@
 """Pictures as files: pictures/ab/ab….7 is the picture of job ab…, drawn by its dispatch number 7.
 
-Written by a few threads to a temporary file beside its final name, synced, renamed, the folder synced: then
-it is there for good, and never changes: what is read again is held to its SHA-256. It knows nothing of records;
-which pictures must be there, and which may go, it is told.
+What a job starts from is one file, ab….0, in which its inputs stand one after the other. Written by a few threads to a
+temporary file beside its final name, synced, renamed, the folder synced: then it is there for good, and never changes:
+what is read again is held to its SHA-256. It knows nothing of records; what must be there, and what may go, it is told.
 """
 
 import hashlib
@@ -11,14 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import zmq
 
-from common.messages import Picture, Token
+from common.codec import cut, input_parts
+from common.messages import InputPicture, Picture, Token
 from router.beside import Beside
 from router.disk import NO_ROOM
-from router.journal import Stored, picture_fault
+from router.journal import INPUTS, Contents, Stored, fault_of
 from router.state_folder import FILE_MODE, FOLDER_MODE, make_folder, sync_folder
 
 THREADS = 4
@@ -28,11 +30,26 @@ _NAME = re.compile(r"[0-9a-f]{32}\.\d+(\.tmp)?")
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A picture that is kept: by which dispatch it was drawn, the sizes of the frames that it came in, its digest."""
+    """A file that is kept: which job names it, by which dispatch it was drawn, and the frames to give it in.
 
+    `contents`: the lengths and digests of what stands in it, one after the other.
+    """
+
+    job_id: str
     dispatch: int
     parts: tuple[int, ...]
-    sha256: str
+    contents: tuple[tuple[int, str], ...]
+
+
+def kept_picture(job_id: str, dispatch: int, picture: Picture, parts: tuple[int, ...]) -> Kept:
+    """A picture, to be given in the frames that it came in."""
+    return Kept(job_id, dispatch, parts, ((picture.bytes, picture.sha256),))
+
+
+def kept_inputs(job_id: str, inputs: Sequence[InputPicture]) -> Kept:
+    """What a job starts from, to be given in the frames that a DISPATCH has."""
+    contents = tuple((each.bytes, each.sha256) for each in inputs)
+    return Kept(job_id, INPUTS, input_parts(size for size, _ in contents), contents)
 
 
 class PictureDamaged(Exception):  # noqa: N818  # says what it is
@@ -53,12 +70,16 @@ class Written:
 
 
 class Pictures:
-    """The folder of all pictures, and which of them are `kept`, by job. OSError comes out as it is."""
+    """The folder of all pictures, and which of them are `kept`, by job; of `inputs` by the id they are kept under.
 
-    def __init__(self, folder: Path, kept: Mapping[str, Kept]) -> None:
+    OSError comes out as it is.
+    """
+
+    def __init__(self, folder: Path, kept: Mapping[str, Kept], inputs: Mapping[str, Kept]) -> None:
         make_folder(folder)
         self._folder = folder
         self._kept = dict(kept)
+        self._inputs = dict(inputs)
         self._writing: dict[Token, Kept] = {}  # what they will be once they are written
         self._dropped: list[Path] = []
         self._beside: Beside[Written | None] = Beside(threads=THREADS, name="pictures")
@@ -67,11 +88,12 @@ class Pictures:
 
     def fault(self) -> tuple[str, str]:
         """See find_fault."""
-        return find_fault(self._folder, self._kept)
+        return find_fault(self._folder, self._kept, self._inputs)
 
     def sweep(self) -> int:
         """Remove what was left unfinished, and pictures that are not kept; how many."""
-        wanted = {f"{job_id}.{kept.dispatch}" for job_id, kept in self._kept.items()}
+        all_kept = chain(self._kept.items(), self._inputs.items())
+        wanted = {f"{job_id}.{kept.dispatch}" for job_id, kept in all_kept}
         unwanted = [
             entry.path for entry in _files(self._folder) if entry.name not in wanted and _NAME.fullmatch(entry.name)
         ]
@@ -86,9 +108,17 @@ class Pictures:
 
     def store(self, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> None:
         """Have it checked and written."""
-        self._writing[token] = Kept(token.dispatch, tuple(len(part) for part in payload), picture.sha256)
-        path = self._path(token.job_id, token.dispatch)
-        self._beside.put(partial(_write, path, token, picture, payload))
+        parts = tuple(len(part) for part in payload)
+        self._store(kept_picture(token.job_id, token.dispatch, picture, parts), picture, payload)
+
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[zmq.Frame]) -> None:
+        """The same with what a job starts from."""
+        self._store(kept_inputs(job_id, inputs), inputs, payload)
+
+    def _store(self, kept: Kept, contents: Contents, payload: Sequence[zmq.Frame]) -> None:
+        token = Token(job_id=kept.job_id, dispatch=kept.dispatch)
+        self._writing[token] = kept
+        self._beside.put(partial(_write, self._path(token.job_id, token.dispatch), token, contents, payload))
 
     def stored(self) -> list[Written]:
         """What has been written or refused since the last call."""
@@ -97,7 +127,7 @@ class Pictures:
             token = written.stored.token
             kept = self._writing.pop(token)
             if not written.stored.refusal and not written.stored.deferred:
-                self._kept[token.job_id] = kept
+                (self._inputs if token.dispatch == INPUTS else self._kept)[token.job_id] = kept
         return found
 
     def fileno(self) -> int:
@@ -107,8 +137,13 @@ class Pictures:
     def fetch(self, job_id: str) -> list[zmq.Frame] | None:
         """The frames as they came; None where no picture is kept. Raises PictureDamaged."""
         kept = self._kept.get(job_id)
-        if kept is None:
-            return None
+        return None if kept is None else self._read(job_id, kept)
+
+    def fetch_inputs(self, job_id: str) -> list[zmq.Frame]:
+        """What is kept under this id. Raises PictureDamaged."""
+        return self._read(job_id, self._inputs[job_id])
+
+    def _read(self, job_id: str, kept: Kept) -> list[zmq.Frame]:
         path = self._path(job_id, kept.dispatch)
         try:
             data = memoryview(path.read_bytes())
@@ -116,19 +151,20 @@ class Pictures:
             raise PictureDamaged(path, _wrong_size(None, kept)) from None
         if how := _wrong_size(len(data), kept):
             raise PictureDamaged(path, how)
-        if hashlib.sha256(data).hexdigest() != kept.sha256:
-            raise PictureDamaged(path, "has other bytes than were written: its SHA-256 differs")
-        frames, at = [], 0
-        for size in kept.parts:
-            frames.append(zmq.Frame(data[at : at + size], copy=False))
-            at += size
-        return frames
+        for part, (_, sha256) in zip(cut(data, (size for size, _ in kept.contents)), kept.contents, strict=True):
+            if hashlib.sha256(part).hexdigest() != sha256:
+                raise PictureDamaged(path, "has other bytes than were written: its SHA-256 differs")
+        return [zmq.Frame(part, copy=False) for part in cut(data, kept.parts)]
 
     def drop(self, job_id: str) -> None:
         """Keep it no longer; its file goes with the next `remove_dropped`."""
-        kept = self._kept.pop(job_id, None)
-        if kept is not None:
-            self._dropped.append(self._path(job_id, kept.dispatch))
+        if self._kept.get(job_id) is not None:
+            self._dropped.append(self._path(job_id, self._kept.pop(job_id).dispatch))
+
+    def drop_inputs(self, job_id: str) -> None:
+        """The same with inputs."""
+        if self._inputs.pop(job_id, None) is not None:
+            self._dropped.append(self._path(job_id, INPUTS))
 
     def remove_dropped(self) -> None:
         """Have the files of dropped pictures removed: once no record names them any more."""
@@ -144,13 +180,13 @@ class Pictures:
         return _place(self._folder, job_id, dispatch)
 
 
-def find_fault(folder: Path, kept: Mapping[str, Kept]) -> tuple[str, str]:
-    """A job whose picture is missing in `folder` or of another length, and how so; ('', '') where there is none."""
+def find_fault(folder: Path, pictures: Mapping[str, Kept], inputs: Mapping[str, Kept]) -> tuple[str, str]:
+    """A job of which a file in `folder` is missing or of another length, and how so; ('', '') where there is none."""
     found = {entry.name: entry.stat(follow_symlinks=False).st_size for entry in _files(folder)}
-    for job_id, picture in kept.items():
-        path = _place(folder, job_id, picture.dispatch)
-        if how := _wrong_size(found.get(path.name), picture):
-            return job_id, f"{path} {how}"
+    for name, kept in chain(pictures.items(), inputs.items()):
+        path = _place(folder, name, kept.dispatch)
+        if how := _wrong_size(found.get(path.name), kept):
+            return kept.job_id, f"{path} {how}"
     return "", ""
 
 
@@ -172,10 +208,11 @@ def _wrong_size(there: int | None, kept: Kept) -> str:
     return "is missing" if there is None else f"has {there} bytes where {size} were written"
 
 
-def _write(path: Path, token: Token, picture: Picture, payload: Sequence[zmq.Frame]) -> Written:
+def _write(path: Path, token: Token, contents: Contents, payload: Sequence[zmq.Frame]) -> Written:
     """In a thread. For want of room nothing is left of it; any other OSError is the end, see journal.JournalError."""
-    if refusal := picture_fault(picture, payload):
-        return Written(Stored(token, refusal), picture.bytes)
+    size = sum(len(part) for part in payload)
+    if refusal := fault_of(contents, payload):
+        return Written(Stored(token, refusal), size)
     unfinished = path.with_name(path.name + UNFINISHED)
     try:
         _make_shard(path.parent)
@@ -186,8 +223,8 @@ def _write(path: Path, token: Token, picture: Picture, payload: Sequence[zmq.Fra
         unfinished.unlink(missing_ok=True)
         if error.errno not in NO_ROOM:
             raise
-        return Written(Stored(token, f"no room for {picture.bytes} bytes", deferred=True), picture.bytes)
-    return Written(Stored(token), picture.bytes)
+        return Written(Stored(token, f"no room for {size} bytes", deferred=True), size)
+    return Written(Stored(token), size)
 
 
 def _write_all(path: Path, payload: Sequence[zmq.Frame]) -> None:

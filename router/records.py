@@ -15,7 +15,7 @@ from common.text import clip
 DETAIL_BYTES_MAX = 300  # of one moment of a job's history, all of which one JOB brings
 
 
-class Record(Struct, frozen=True, kw_only=True, tag=True):
+class Record(Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
     """One line of the journal."""
 
 
@@ -35,6 +35,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True, omit_defaults=True):
     created_at: float
     deadline_at: float
     traceparent: str = ""
+    inputs_of: str = ""  # the id under which the pictures are kept that it starts from; '': it starts from none
 
 
 class JobDispatched(JobRecord, frozen=True, kw_only=True):

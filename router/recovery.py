@@ -41,6 +41,9 @@ def replay(state: RouterState, records: Sequence[Record]) -> None:
         _APPLY[type(record)](state, jobs, record)
         if isinstance(record, JobRecord) and (told := moment(record)) is not None:
             jobs[record.job_id].remember(told)
+    for job in jobs.values():
+        if job.inputs_of:
+            state.inputs.keep(job.order)
     for job in sorted(jobs.values(), key=lambda j: j.ended_at):
         if job.ended:
             state.jobs[job.job_id] = job
@@ -69,6 +72,7 @@ def _accepted(state: RouterState, jobs: dict[str, Job], record: JobAccepted) -> 
         deadline_at=record.deadline_at,
         deadline_now=_monotonic(state, record.deadline_at),
         traceparent=record.traceparent,
+        inputs_of=record.inputs_of,
     )
 
 
@@ -103,7 +107,7 @@ def _done(state: RouterState, jobs: dict[str, Job], record: JobDone) -> None:
     job = jobs[record.job_id]
     job.state, job.settled = JobState.DONE, job.dispatch
     job.picture, job.parts, job.timings, job.notes = record.picture, record.parts, record.timings, record.notes
-    job.step = job.order.steps
+    job.step = job.order.drawn_steps
     _ended(state, job, record.ended_at)
 
 
@@ -120,7 +124,8 @@ def _cancelled(state: RouterState, jobs: dict[str, Job], record: JobCancelled) -
 
 
 def _revived(_state: RouterState, jobs: dict[str, Job], record: JobRevived) -> None:
-    jobs[record.job_id].revived_as = record.as_job_id
+    job = jobs[record.job_id]
+    job.revived_as, job.inputs_of = record.as_job_id, ""
 
 
 def _forgotten(_state: RouterState, jobs: dict[str, Job], record: JobForgotten) -> None:
@@ -146,6 +151,8 @@ def _key_forgotten(state: RouterState, _jobs: dict[str, Job], record: KeyForgott
 
 def _ended(state: RouterState, job: Job, ended_at: float) -> None:
     job.ended_at, job.ended_now = ended_at, _monotonic(state, ended_at)
+    if job.error is None or job.error.code != "poison":
+        job.inputs_of = ""
 
 
 def _monotonic(state: RouterState, wall: float) -> float:

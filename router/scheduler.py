@@ -71,7 +71,7 @@ class Scheduler:
         job = self._jobs[next(iter(worker.hand))]
         left_s = remaining_s(job, worker, now)
         if left_s is None:
-            on_last_step = job.state is JobState.RUNNING and job.step >= job.order.steps - 1
+            on_last_step = job.state is JobState.RUNNING and job.step >= job.order.drawn_steps - 1
             return self._prefetch_s if on_last_step else None
         half_s = (worker.service.speeds.job_s(job.order) or 0.0) / 2
         return left_s if left_s <= min(self._prefetch_s, max(half_s, PREFETCH_MIN_S)) else None

@@ -106,7 +106,10 @@ def _drawn(job: Job, began_at: float, stored_at: float, index: int, worker_id: s
     found = [Span(name=DRAW, parent=0, began_at=began_at, ended_at=ended_at, attributes=worker)]
     at = began_at
     for stage in STAGES:
-        until = min(at + getattr(timings, f"{stage}_s"), ended_at)
+        took_s = getattr(timings, f"{stage}_s") + (
+            timings.preview_s if stage == "denoise" else 0.0
+        )  # between its steps
+        until = min(at + took_s, ended_at)
         steps = tuple(job.steps_at) if stage == "denoise" else ()
         found.append(Span(name=stage, parent=index, began_at=at, ended_at=until, steps_at=steps))
         at = until

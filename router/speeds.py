@@ -38,14 +38,14 @@ class Speed:
         """How long the whole job takes; None where unknown."""
         if self.pass_s is None:
             return None
-        return (self.head_s or 0.0) + order.steps * self.pass_s * _passes(order) + (self.tail_s or 0.0)
+        return (self.head_s or 0.0) + order.drawn_steps * self.pass_s * _passes(order) + (self.tail_s or 0.0)
 
     def remaining_s(self, order: JobOrder, step: int, since_s: float) -> float | None:
         """How long a running job still takes, `since_s` seconds after its step number `step` was done."""
         if self.pass_s is None:
             return None
         step_s, tail_s = self.pass_s * _passes(order), self.tail_s or 0.0
-        left = order.steps - step
+        left = order.drawn_steps - step
         if left <= 0:
             return max(0.0, tail_s - since_s)
         return max(0.0, self._present_s(order, step) - since_s) + (left - 1) * step_s + tail_s
@@ -55,7 +55,7 @@ class Speed:
         return self.pass_s is not None and since_s > 2 * self._present_s(order, step) + 1.0
 
     def _present_s(self, order: JobOrder, step: int) -> float:
-        if step >= order.steps:
+        if step >= order.drawn_steps:
             return self.tail_s or 0.0
         return (self.pass_s or 0.0) * _passes(order) + ((self.head_s or 0.0) if step == 0 else 0.0)
 
@@ -84,7 +84,7 @@ class Speeds:
         speed.head_s = _blend(speed.head_s, timings.encode_s)
         speed.tail_s = _blend(speed.tail_s, timings.decode_s + timings.save_s)
         if speed.pass_s is None and timings.denoise_s > 0:
-            self.learn_step(order, timings.denoise_s / order.steps)
+            self.learn_step(order, timings.denoise_s / order.drawn_steps)
 
     def _speed(self, order: JobOrder) -> Speed:
         key = _key(order)
@@ -156,7 +156,7 @@ class Speeds:
 
 def shape(order: JobOrder) -> tuple[str, int, int, int]:
     """Jobs that agree in this take equally long on one GPU."""
-    return (*_key(order), order.steps, _passes(order))
+    return (*_key(order), order.drawn_steps, _passes(order))
 
 
 def _key(order: JobOrder) -> tuple[str, int]:

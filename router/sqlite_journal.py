@@ -5,8 +5,9 @@ refuses to start. A commit that lacks room is given the reserve and tried once m
 or a picture that the disk will not take, is the end of the process. One connection, used by the loop's thread.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 import zmq
@@ -14,15 +15,16 @@ from structlog.typing import FilteringBoundLogger
 
 from common import clock
 from common.errors import GenServeError
-from common.messages import Picture, Token
+from common.messages import InputPicture, Picture, Token
 from router.disk import NO_ROOM, Disk
 from router.journal import JournalError, Storage, Stored
 from router.journal_rows import JOBS, Rows
 from router.journal_schema import VERSION, give_up, open_database
-from router.pictures import Kept, PictureDamaged, Pictures
-from router.records import JobDispatched, JobDone, Record
+from router.pictures import Kept, PictureDamaged, Pictures, kept_inputs, kept_picture
+from router.records import JobAccepted, JobCancelled, JobDispatched, JobDone, JobFailed, JobRevived, Record
 from router.state_folder import Lock, cannot, make_folder
 
+F = TypeVar("F", bound=Sequence[zmq.Frame] | None)
 NAME = "journal.db"
 CHECKPOINT_PAGES = 1000  # of the write-ahead log, after which they go into the database at the next tick
 CHECKPOINT_RETRY_S = 1.0  # after there was no room for it
@@ -64,7 +66,7 @@ class SqliteJournal:
             self._database.set_wal_hook(self._wal_grew)
             try:
                 self._disk = Disk(folder, free_min_mb=disk_free_min_mb, reserve_mb=reserve_mb)
-                self._pictures = Pictures(folder / "pictures", pictures_kept(self._found))
+                self._pictures = Pictures(folder / "pictures", pictures_kept(self._found), inputs_kept(self._found))
             except OSError as error:
                 raise cannot(f"the state folder {folder} does not serve", error) from None
             try:
@@ -140,24 +142,39 @@ class SqliteJournal:
 
     def fetch(self, job_id: str) -> Sequence[zmq.Frame] | None:
         """The frames as they came, from the file; never bytes that are not those that were stored."""
+        return self._read(job_id, self._pictures.fetch, "the picture of")
+
+    def fetch_inputs(self, job_id: str) -> Sequence[zmq.Frame]:
+        """The same of what a job starts from."""
+        return self._read(job_id, self._pictures.fetch_inputs, "what is kept of the inputs of")
+
+    def _read(self, job_id: str, fetch: Callable[[str], F], what: str) -> F:
         try:
-            return self._pictures.fetch(job_id)
+            return fetch(job_id)
         except PictureDamaged as error:
             self._logger.error("picture.damaged", job_id=job_id, path=str(error.path), cause=error.how)  # noqa: TRY400  # it says all
             file = Path(*error.path.parts[-3:])
             raise GenServeError(
                 "journal_failed",
-                f"the picture of job {job_id} is damaged on the router's disk: {file} {error.how}. Put that file back "
+                f"{what} job {job_id} is damaged on the router's disk: {file} {error.how}. Put that file back "
                 "from a copy of the router's state folder; or ask anew, with a new key: then it is drawn again",
             ) from None
         except OSError as error:
             self._logger.error("picture.unreadable", job_id=job_id, cause=str(error))  # noqa: TRY400  # the cause says it
-            text = f"the picture of job {job_id} could not be read from the router's disk: {error.strerror or error}"
+            text = f"{what} job {job_id} could not be read from the router's disk: {error.strerror or error}"
             raise GenServeError("internal", text) from None
 
     def drop(self, job_id: str) -> None:
         """Forget it, with the batch that forgets its job."""
         self._pictures.drop(job_id)
+
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[zmq.Frame]) -> None:
+        """Check and write, in a thread."""
+        self._pictures.store_inputs(job_id, inputs, payload)
+
+    def drop_inputs(self, job_id: str) -> None:
+        """Forget them, with the batch in which their job ends."""
+        self._pictures.drop_inputs(job_id)
 
     # --- room and time -------------------------------------------------------------------------
 
@@ -216,5 +233,16 @@ def pictures_kept(records: Sequence[Record]) -> dict[str, Kept]:
         if isinstance(record, JobDispatched):
             dispatches[record.job_id] = record.dispatch
         elif isinstance(record, JobDone):
-            kept[record.job_id] = Kept(dispatches.get(record.job_id, 0), record.parts, record.picture.sha256)
+            dispatch = dispatches.get(record.job_id, 0)
+            kept[record.job_id] = kept_picture(record.job_id, dispatch, record.picture, record.parts)
     return kept
+
+
+def inputs_kept(records: Sequence[Record]) -> dict[str, Kept]:
+    """What the jobs start from that have not ended, and dead letters that were not revived."""
+    accepted = {record.job_id: record for record in records if isinstance(record, JobAccepted) and record.inputs_of}
+    for record in records:
+        poison = isinstance(record, JobFailed) and record.error.code == "poison"
+        if isinstance(record, JobDone | JobCancelled | JobRevived | JobFailed) and not poison:
+            accepted.pop(record.job_id, None)
+    return {record.inputs_of: kept_inputs(job_id, record.order.inputs) for job_id, record in accepted.items()}

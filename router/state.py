@@ -5,6 +5,7 @@ by its own methods only.
 """
 
 from collections import Counter, OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -15,8 +16,9 @@ from common.settings import RouterSettings
 from router.admission import Room, default_model
 from router.commands import Append, Command, Log, ToClient, ToWorker
 from router.deadlines import Deadlines
-from router.events import Peer
+from router.events import NOBODY, Peer
 from router.fleet import Fleet, Worker
+from router.inputs import Inputs
 from router.jobs import Job, JobState
 from router.keys import Keys
 from router.measures import Measures
@@ -64,6 +66,7 @@ class RouterState:
         self.census: Counter[JobState] = Counter()
         self.sequence = 0
         self.result_bytes = 0  # of all pictures kept
+        self.inputs = Inputs(settings)
         self.delayed: dict[str, Job] = {}  # queued, but not to start before their time
         self.orphans: dict[str, float] = {}  # job_id -> when its unheard GPU counts as lost (monotonic)
         self.deadlines = Deadlines(self.live)
@@ -103,14 +106,15 @@ class RouterState:
         """One line."""
         self.out.append(Log(level, event, fields))
 
-    def to_client(self, peer: Peer, message: Message, picture_of: str = "") -> None:
-        """One message to a client."""
-        self.out.append(ToClient(peer, message, picture_of))
+    def to_client(self, peer: Peer, message: Message, picture_of: str = "", payload: Sequence[Any] = ()) -> None:
+        """One message to a client, if it is still there."""
+        if peer != NOBODY:
+            self.out.append(ToClient(peer, message, picture_of, payload))
 
-    def to_worker(self, worker: Worker, message: Message) -> None:
+    def to_worker(self, worker: Worker, message: Message, inputs_of: str = "") -> None:
         """One message to a GPU daemon; dropped where its connection is gone, for it will register again."""
         if worker.peer is not None:
-            self.out.append(ToWorker(worker.peer, message))
+            self.out.append(ToWorker(worker.peer, message, inputs_of))
 
     def file(self, job: Job) -> None:
         """Keep an ended job among its like: as the newest, but a revived one where its end belongs."""

@@ -1,15 +1,32 @@
 """Telling clients how their jobs move and end.
 
-Pure. PROGRESS may be dropped and is throttled for each watch; an end is told once to each.
+Pure. PROGRESS may be dropped and is throttled for each watch, a preview never throttled; an end is told once to each.
 """
 
-from common.messages import Cancelled, Failed, JobProgress, Message, Result
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from common.messages import Cancelled, Failed, JobProgress, Message, Picture, Result
 from router.events import Peer
 from router.jobs import Job, JobState
 from router.state import RouterState
 from router.views import shown_state
 
 QUEUE_NEWS_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture on its way from a GPU to those who watch: the frames of `payload` are passed on as they came."""
+
+    picture: Picture | None = None
+    index: int = 0
+    parts: tuple[int, ...] = ()
+    payload: Sequence[Any] = ()
+
+
+NO_PREVIEW = Preview()
 
 
 class Teller:
@@ -20,11 +37,14 @@ class Teller:
         self._positions_now = 0.0  # when places in the queue were last told
         self._positions_changes = 0  # of the queue, then
 
-    def progress(self, job: Job, *, always: bool = False, position: int | None = None) -> None:
-        """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always`.
+    def progress(
+        self, job: Job, *, always: bool = False, position: int | None = None, preview: Preview = NO_PREVIEW
+    ) -> None:
+        """PROGRESS to all who watch, each at most every `progress_interval_s` unless `always` or with a preview.
 
         `position`: its place in the queue, where that is known already.
         """
+        always |= preview.picture is not None
         state = self._state
         due_now = state.now - state.settings.progress_interval_s
         told = [w for w in state.watches.of(job.job_id, state.now) if always or w.told_now <= due_now]
@@ -38,11 +58,14 @@ class Teller:
                 job_id=job.job_id,
                 state=shown_state(job),
                 step=job.step,
-                steps=job.order.steps,
+                steps=job.order.drawn_steps,
                 position=position,
                 eta_s=eta_s,
+                preview=preview.picture,
+                preview_index=preview.index,
+                parts=preview.parts,
             )
-            state.to_client(watch.peer, message)
+            state.to_client(watch.peer, message, payload=preview.payload)
 
     def positions(self) -> None:
         """PROGRESS to those whose place in the queue is another now, at most every QUEUE_NEWS_INTERVAL_S."""

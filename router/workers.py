@@ -6,6 +6,7 @@ Messages of another epoch are ignored, those two apart.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -32,13 +33,15 @@ from common.messages import (
 from common.roles import Identity
 from common.text import clip
 from router.commands import DropResult, ToWorker
-from router.events import Peer, ResultStored, SendFailed, WorkerSaid
+from router.events import InputsLost, Peer, ResultStored, SendFailed, WorkerSaid
 from router.fleet import Worker
 from router.jobs import IN_HAND, Job, JobState
 from router.lifecycle import Lifecycle
+from router.permission import check_worker_id
 from router.records import ModelForgotten, ModelKnown
 from router.retry import INFRASTRUCTURE
 from router.state import RouterState
+from router.teller import NO_PREVIEW, Preview
 
 MODELS_MAX = 32  # remembered at once; unserved ones go first
 DESCRIPTION_BYTES_MAX = 200
@@ -72,18 +75,18 @@ class Workers:
             if isinstance(message, Done | Fail):
                 self._end(worker, message, event)
             elif present:
-                self._present(worker, message)
+                self._present(worker, message, event.payload)
         else:
             raise AssertionError(f"{message.NAME!r} is no message of a daemon")
 
-    def _present(self, worker: Worker, message: WorkerMessage) -> None:
+    def _present(self, worker: Worker, message: WorkerMessage, payload: Sequence[Any]) -> None:
         """A message of the present epoch."""
         state = self._state
         match message:
             case Credit():
                 state.fleet.grant(worker, message.granted_total)
             case Started() | WorkerProgress() | Returned():
-                self._about_job(worker, message)
+                self._about_job(worker, message, payload)
             case Heartbeat():
                 if state.fleet.heartbeat(worker, message):
                     self._state_changed(worker)
@@ -193,7 +196,7 @@ class Workers:
             return None
         return job
 
-    def _about_job(self, worker: Worker, message: Started | WorkerProgress | Returned) -> None:
+    def _about_job(self, worker: Worker, message: Started | WorkerProgress | Returned, payload: Sequence[Any]) -> None:
         state = self._state
         job = self._current(worker, message.token)
         if job is None:
@@ -209,7 +212,10 @@ class Workers:
         if isinstance(message, WorkerProgress):
             if message.step_s > 0 and state.fleet.learn_step(worker, job.order, message.step_s):
                 state.queue.recost(job.order.model, state.jobs)
-            self._lifecycle.progress(job, min(message.step, job.order.steps))
+            preview = NO_PREVIEW
+            if message.preview is not None and job.order.previews:
+                preview = Preview(message.preview, message.preview_index, message.parts, payload)
+            self._lifecycle.progress(job, min(message.step, job.order.drawn_steps), preview)
 
     def _end(self, worker: Worker, message: Done | Fail, event: WorkerSaid) -> None:
         state, token = self._state, message.token
@@ -269,6 +275,14 @@ class Workers:
             state.to_worker(worker, Fenced(token=token) if event.refusal else ResultAck(token=token))
             state.touch(worker)
 
+    def inputs_lost(self, event: InputsLost) -> None:
+        """A daemon was not sent its job, whose inputs are damaged: the job fails, the daemon tells its credit anew."""
+        state = self._state
+        job = state.jobs.get(event.token.job_id)
+        if job is not None and job.holds(event.token.dispatch) and job.state is JobState.DISPATCHED:
+            self._lifecycle.fail(job, "journal_failed", event.message)
+        state.out.append(ToWorker(event.peer, Resync()))
+
     def storage_free(self) -> None:
         """There is room again: daemons whose pictures had none register, and send them again."""
         state = self._state
@@ -326,13 +340,3 @@ class Workers:
             why = "its connection is gone" if event.gone else "it does not read"
             lost = event.name.decode()
             self._state.log("warning", "worker.unreachable", worker_id=worker.worker_id, lost=lost, why=why)
-
-
-def check_worker_id(worker_id: str, who: Identity) -> None:
-    """Raise GenServeError forbidden where this is no name for a daemon with the key of `who`."""
-    if not who.owns_worker(worker_id):
-        raise GenServeError(
-            "forbidden",
-            f"worker_id {worker_id!r} is not the key {who.name!r}'s to use: it must begin with '{who.name}/'; "
-            "set gpu_daemon.worker_id so, or leave it out",
-        )

@@ -1,5 +1,6 @@
 """Whole services that several test files share."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.service import Service, running
+
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # of what a shell starts with & or nohup, and of its children
+        signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,7 @@ Every instance gets ports, a folder and a log file of its own; stopping it check
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tests.ports import free_ports
 
 GENSERVE = str(Path(sys.executable).parent / "genserve")
 READY_WITHIN_S = 120.0
@@ -49,20 +49,6 @@ class Log:
         lines = self.path.read_text("utf-8", errors="replace").split("\n")[:-1]
         entries = (json.loads(line) for line in lines if f'"{name}"' in line and line.startswith("{"))
         return [entry for entry in entries if entry["event"] == name]
-
-
-def free_ports(count: int = 3) -> int:
-    """The first of `count` neighbouring ports that nobody listens on."""
-    for _ in range(200):
-        base = random.randrange(20_000, 30_000)
-        try:
-            held = [socket.create_server(("127.0.0.1", base + i)) for i in range(count)]
-        except OSError:
-            continue
-        for listener in held:
-            listener.close()
-        return base
-    raise AssertionError("no free ports")
 
 
 class Service:

@@ -42,8 +42,9 @@ class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fiel
 class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
-    `digest`: the client's own of what it was asked; where given, it is compared instead of the job. `traceparent`: the
-    span that this is part of; it makes no other job.
+    `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
+    The files of the job's `inputs` are the payload. `traceparent`: the span that this
+    is part of; it makes no other job.
     """
 
     NAME = b"SUBMIT"
@@ -51,6 +52,7 @@ class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True
     key: Label = ""
     digest: Label = ""
     traceparent: TraceParent = ""
+    parts: Parts = ()
 
 
 class CancelJob(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -143,7 +145,10 @@ class Rejected(Message, frozen=True, kw_only=True):
 
 
 class JobProgress(Message, frozen=True, kw_only=True):
-    """A watched job moved. May be lost; at most four a second."""
+    """A watched job moved. May be lost; at most four a second, those with a preview apart.
+
+    `preview`: what the payload is, if there is one: the picture as it is so far, the job's `preview_index`-th from 0.
+    """
 
     NAME = b"PROGRESS"
     rid: str
@@ -153,6 +158,9 @@ class JobProgress(Message, frozen=True, kw_only=True):
     steps: int
     position: int = 0
     eta_s: float | None = None
+    preview: Picture | None = None
+    preview_index: int = 0
+    parts: Parts = ()
 
 
 class Result(Message, frozen=True, kw_only=True):

@@ -1,6 +1,6 @@
 """The pieces that messages are made of: jobs, tokens, pictures, devices. Pure."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -9,6 +9,11 @@ NEGATIVE_PROMPT_CHARS_MAX = 4000
 SEED_MAX = 2**63 - 1
 SIDE_MAX = 16384
 STEPS_MAX = 1000
+SUFFIXES = {"png": "png", "jpeg": "jpg", "webp": "webp"}  # of files, by picture format
+INPUTS_MAX = 16  # pictures that a job starts from: one image and one mask so far
+INPUT_BYTES_MAX = 25 * 1024 * 1024  # of one picture's file
+INPUT_PIXELS_MAX = 4096 * 4096  # of one picture
+PREVIEWS_MAX = 20  # partial pictures of one job
 
 Rid = Annotated[str, Meta(min_length=1, max_length=64)]
 JobId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
@@ -19,7 +24,10 @@ Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 PartBytes = Annotated[int, Meta(ge=1, le=512 * 1024)]
 Parts = Annotated[tuple[PartBytes, ...], Meta(max_length=128)]
+Format: TypeAlias = Literal["png", "jpeg", "webp"]
+Quality = Annotated[int, Meta(ge=1, le=100)]
 Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 # of the W3C's trace context, version 00; '': none
 TraceParent = Annotated[str, Meta(pattern=r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")]
@@ -29,6 +37,21 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every message is. `NAME` is its ASCII name on the wire."""
 
     NAME: ClassVar[bytes]
+
+
+class InputPicture(Struct, frozen=True, kw_only=True):
+    """A picture that a job starts from. Its pixels are those shown: with its EXIF orientation applied."""
+
+    kind: Literal["image", "mask"]
+    format: Format
+    width: Side
+    height: Side
+    bytes: Annotated[int, Meta(ge=1, le=INPUT_BYTES_MAX)]  # its file, in the payload
+    sha256: Sha256
+
+
+class InputSpec(InputPicture, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same as a client says it."""
 
 
 class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -46,11 +69,18 @@ class JobSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkn
     priority: Annotated[int, Meta(ge=-10, le=10)] = 0  # higher first
     client: Label = ""  # whom to count this job to, for fair shares and the logs
     save: bool = False  # also keep a copy in the daemon's output folder
+    format: Format = "png"
+    quality: Quality | None = None  # of a jpeg or webp; None: 90; a webp of 100 is lossless
+    # what it starts from: their files are the payload, one after the other, each beginning with a new frame
+    inputs: Annotated[tuple[InputSpec, ...], Meta(max_length=INPUTS_MAX)] = ()
+    strength: Annotated[float, Meta(gt=0, le=1)] | None = None  # how far to leave the image; only with one
+    # partial pictures while it is drawn, spread evenly over the steps; the last step brings the picture itself
+    previews: Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)] = 0
     # seconds from acceptance within which the picture must be there; None: router.job_deadline_s
     deadline_s: Annotated[float, Meta(gt=0, le=1e7)] | None = None
 
 
-class JobOrder(Struct, frozen=True, kw_only=True):
+class JobOrder(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One picture as the router orders it: every choice made."""
 
     prompt: Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
@@ -67,6 +97,18 @@ class JobOrder(Struct, frozen=True, kw_only=True):
     priority: Annotated[int, Meta(ge=-10, le=10)]
     client: Label
     save: bool
+    previews: Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)] = 0
+    format: Format = "png"
+    quality: Quality | None = None
+    inputs: Annotated[tuple[InputPicture, ...], Meta(max_length=INPUTS_MAX)] = ()
+    strength: Annotated[float, Meta(gt=0, le=1)] = 1.0
+
+    @property
+    def drawn_steps(self) -> int:
+        """The steps that are drawn: of a schedule of `steps`, what `strength` leaves, as diffusers counts them."""
+        if not self.inputs:
+            return self.steps
+        return self.steps - int(max(self.steps - min(self.steps * self.strength, self.steps), 0))
 
 
 class Token(Struct, frozen=True, kw_only=True):
@@ -101,15 +143,15 @@ class ErrorInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Picture(Struct, frozen=True, kw_only=True):
-    """What the payload of a DONE or RESULT is."""
+    """What the payload of a DONE or RESULT is, and that of a PROGRESS with a preview."""
 
-    format: Label  # 'png'
+    format: Label  # 'png', 'jpeg' or 'webp'
     width: int
     height: int
     drawn_width: int
     drawn_height: int
     bytes: Count
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,6 +159,7 @@ class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     encode_s: Seconds = 0.0  # prompt to embeddings
     denoise_s: Seconds = 0.0  # all steps
+    preview_s: Seconds = 0.0  # partial pictures, between them
     decode_s: Seconds = 0.0  # latents to pixels
     save_s: Seconds = 0.0  # pixels to file bytes
     total_s: Seconds = 0.0

@@ -83,7 +83,7 @@ class RouterMeasures(Struct, frozen=True, kw_only=True):
 
     started_at: float = 0.0  # wall seconds since 1970
     bounds_s: tuple[float, ...] = ()  # upper bounds of the histograms' classes, which they include
-    stages: dict[str, Histogram] = {}  # queue (to the first start), encode, denoise, decode, save, whole
+    stages: dict[str, Histogram] = {}  # queue (to the first start), encode, denoise, preview, decode, save, whole
     failed: dict[str, int] = {}  # jobs by the code of their failure
     rejected: dict[str, int] = {}  # refused submissions by code
     steps_total: int = 0  # denoising steps of the pictures that were done

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from common.messages.parts import (
+    PREVIEWS_MAX,
     STEPS_MAX,
     Count,
     DeviceInfo,
@@ -69,13 +70,16 @@ class Started(WorkerMessage, frozen=True, kw_only=True):
 
 
 class WorkerProgress(WorkerMessage, frozen=True, kw_only=True):
-    """A step is done. May be lost."""
+    """A step is done; with a `preview`, the picture as it is so far is the payload. May be lost."""
 
     NAME = b"PROGRESS"
     token: Token
     step: Annotated[int, Meta(ge=0, le=STEPS_MAX)]
     steps: Annotated[int, Meta(ge=1, le=STEPS_MAX)]
     step_s: Seconds = 0.0  # the last step's
+    preview: Picture | None = None
+    preview_index: Annotated[int, Meta(ge=0, lt=PREVIEWS_MAX)] = 0
+    parts: Parts = ()
 
 
 class Done(WorkerMessage, frozen=True, kw_only=True):
@@ -145,7 +149,7 @@ class Welcome(Message, frozen=True, kw_only=True):
 
 
 class Dispatch(Message, frozen=True, kw_only=True):
-    """Draw this. Uses one credit."""
+    """Draw this; the files of the job's inputs are the payload. Uses one credit."""
 
     NAME = b"DISPATCH"
     epoch: Count
@@ -153,6 +157,7 @@ class Dispatch(Message, frozen=True, kw_only=True):
     job: JobOrder
     remaining_s: Seconds  # until the job's deadline
     traceparent: TraceParent = ""  # of the job, for the log
+    parts: Parts = ()
 
 
 class CancelToken(Message, frozen=True, kw_only=True):

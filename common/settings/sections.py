@@ -84,6 +84,9 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     retry_backoff_s: Annotated[float, _of("wait before a job's second retry; doubles", ge=0, le=3600)] = 2.0
     result_ttl_s: Annotated[float, _of("seconds an ended job and its picture are kept", **_positive_s)] = 86_400.0
     results_mb_max: Annotated[int, _of("MiB of pictures kept; the oldest go first", ge=64, le=10**9)] = 1024
+    inputs_mb_max: Annotated[
+        int, _of("MiB of pictures kept that jobs start from; beyond that such jobs are refused", ge=64, le=10**9)
+    ] = 1024
     ended_jobs_max: Annotated[int, _of("ended jobs remembered; the oldest go first", ge=1, le=10**8)] = 20_000
     dead_letter_ttl_s: Annotated[float, _of("seconds a poison job is kept for a look", **_positive_s)] = 604_800.0
     dead_letters_max: Annotated[int, _of("poison jobs kept; the oldest go first", ge=1, le=10**6)] = 1000

@@ -52,6 +52,7 @@ MEANINGS: dict[str, str] = {
     "worker_id": "the GPU daemon's name in the fleet",
     "warnings": "what to know although nothing failed",
     "history": "what happened to it, oldest first",
+    "preview_s": "seconds for pictures on the way, between the steps",
     "elapsed_s": "seconds from acceptance to the end",
     "elapsed_time": "from acceptance to the end, e.g. `12.34s`",
     "drawn_size": "what the model drew; smaller than `size` where it was enlarged",

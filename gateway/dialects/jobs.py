@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, Struct, UnsetType
 
-from common.messages import JobMoment, JobSpec, JobView, Note
+from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.openai import parse_size
@@ -181,4 +181,4 @@ def ended_before(job: JobView) -> HttpError:
 
 def file_name(job_id: str, format_: str) -> str:
     """What a browser calls the picture when it saves it."""
-    return f"genserve-{job_id}.{format_}"
+    return f"genserve-{job_id}.{SUFFIXES.get(format_, format_)}"

@@ -75,7 +75,7 @@ def _jobs(status: StatusReply) -> Iterator[Metric]:
 def _times(measures: RouterMeasures) -> Iterator[Metric]:
     stages = HistogramMetricFamily(
         "genserve_job_stage_seconds",
-        "Time of a job in each stage: queue (until its first start), encode, denoise, decode, save.",
+        "Time of a job in each stage: queue (until its first start), encode, denoise, preview, decode, save.",
         labels=["stage"],
     )
     for stage, times in measures.stages.items():

@@ -18,6 +18,7 @@ class EngineSeconds(Struct, frozen=True, kw_only=True):
 
     encode_s: float
     denoise_s: float
+    preview_s: float
     decode_s: float
     save_s: float
     total_s: float

@@ -26,6 +26,7 @@ from common.settings import (
 from common.sockets import is_loopback
 from genserve.client import Client, RouterAddress
 from genserve.diagnose.listeners import listeners, speaks_zeromq
+from genserve.installation import layout
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
 from gpu_daemon.model_check import Checked, check_folder
@@ -33,7 +34,7 @@ from gpu_daemon.model_folder import EMBEDDED
 from router.state_folder import state_folder
 
 ROUTER_ANSWERS_WITHIN_S = 2.0
-ROUTER_UNIT = "genserve-router.service"
+ROUTER_UNIT = layout.ROUTER
 
 
 class NotChecked(Exception):  # noqa: N818  # nothing is wrong: there is nothing to be said

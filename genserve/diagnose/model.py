@@ -13,11 +13,12 @@ from genserve.diagnose.finding import Check, Note, check, fail, mib, ok, quoted,
 from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.mend import setting
 from genserve.diagnose.requirements import restore
+from genserve.installation import layout
 from gpu_daemon.model_check import INDEX, PARTS
 from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
 
 DEV, SCHNELL = "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"
-SERVICE_USER = "genserve-gpu"
+SERVICE_USER = layout.USERS[-1]
 QUANTISED = frozenset(("U8", "I8", "U16", "I16"))
 EIGHT_BITS = frozenset(("F8_E4M3", "F8_E5M2"))
 READ, ENTER = os.R_OK, os.X_OK  # also the bits of a mode
@@ -188,7 +189,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _reader(host: Host) -> tuple[Callable[[Path, int], bool], str]:
     """May the user that serves READ or ENTER a path? And who it is."""
-    if (host.units / "genserve-gpu@.service").exists() and os.geteuid() == 0:
+    if (host.units / layout.GPU_TEMPLATE).exists() and os.geteuid() == 0:
         try:
             user = pwd.getpwnam(SERVICE_USER)
         except KeyError:

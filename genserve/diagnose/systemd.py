@@ -9,6 +9,7 @@ from pathlib import Path
 from genserve.diagnose.finding import Note, check, fail, ok, quoted, warn
 from genserve.diagnose.host import ROUTER_UNIT, Host, NotChecked
 from genserve.diagnose.outside import said
+from genserve.installation import layout, sources
 
 FIELDS = (
     "Id",
@@ -22,11 +23,7 @@ FIELDS = (
     "UnitFileState",
     "NeedDaemonReload",
 )
-PLACE = "@GENSERVE@"  # stands in shipped units for the path of the command
 COMMAND = re.compile(r"^ExecStart=(\S+)", re.MULTILINE)
-_HERE = Path(__file__).resolve().parents
-SHIPPED = (_HERE[1] / "systemd", _HERE[2] / "systemd")  # in a wheel, in a checkout
-SUFFIXES = (".service", ".socket", ".target", ".slice")
 RESTARTS_MANY = 5
 EXIT_CONFIG = "78"
 
@@ -35,7 +32,7 @@ EXIT_CONFIG = "78"
 def units(host: Host) -> Iterator[Note]:
     """Changes of one's own belong into drop-ins, which stay."""
     _need_systemd(host)
-    shipped = _shipped()
+    shipped = {name: text for name, text in sources.shipped().items() if layout.place_of(name).parent == layout.UNITS}
     there = {name: host.units / name for name in shipped if (host.units / name).exists()}
     if not there:
         raise NotChecked(f"no unit of GenServe is installed in {host.units}: sudo genserve install")
@@ -46,7 +43,7 @@ def units(host: Host) -> Iterator[Note]:
         yield warn(
             f"{', '.join(outdated)} differ from those of this version ({version('genserve')})", "sudo genserve upgrade"
         )
-    needed = {"genserve.target", "genserve-gpu@.service"} & set(shipped)
+    needed = {layout.TARGET, layout.GPU_TEMPLATE} & set(shipped)
     if missing := sorted(needed - set(there)):
         yield fail(f"{', '.join(missing)} not installed", "sudo genserve install")
     if not masked and not outdated and not missing:
@@ -94,7 +91,7 @@ def state(host: Host) -> Iterator[Note]:
     ]
     loaded = [unit for unit in told if unit.get("Id", "").endswith((".service", ".socket"))]
     if not loaded:
-        yield warn("no unit is loaded: nothing of GenServe was started", "sudo systemctl start genserve.target")
+        yield warn("no unit is loaded: nothing of GenServe was started", f"sudo systemctl start {layout.TARGET}")
     for unit in loaded:
         yield _unit(unit)
 
@@ -134,18 +131,11 @@ def _need_systemd(host: Host) -> None:
         raise NotChecked("systemd does not run this machine")
 
 
-def _shipped() -> dict[str, str]:
-    for folder in SHIPPED:
-        if files := {path.name: path.read_text("utf-8") for path in folder.glob("*") if path.suffix in SUFFIXES}:
-            return files
-    raise NotChecked("this installation ships no units")
-
-
 def _same(path: Path, shipped: str) -> bool:
     """But for which environment's command they run."""
     text = _text(path)
     found = COMMAND.search(text)
-    there = shipped.replace(PLACE, found[1] if found else PLACE)
+    there = shipped.replace(sources.COMMAND_PLACE, found[1] if found else sources.COMMAND_PLACE)
     return COMMAND.sub("", text) == COMMAND.sub("", there)
 
 

@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 
 from common.errors import SettingsError
+from common.keys import read_key, render_key
 from common.settings import DEFAULT_FILE, Endpoint, GpuDaemonSettings, RouterSettings, load_settings
 from common.settings.reference import digest_line, reference
 from common.sockets import is_loopback
@@ -30,7 +31,6 @@ from genserve.installation.steps import (
 from genserve.installation.trouble import HostError
 from gpu_daemon.devices import parse_devices
 
-KEY_BYTES_MAX = 4096
 WORKER_PORT = RouterSettings().worker_endpoint.rpartition(":")[2]
 
 
@@ -47,6 +47,7 @@ def install(*, gpus: str | None, router_host: str | None, key: Path | None, dry_
         *checks.need_environment(command),
         *checks.need_settings(),
         *_router_faults(endpoint, key, host),
+        *(checks.told(lambda: _key(key)) if endpoint else ()),
     ]
     if endpoint is None and not faults:
         faults += checks.need_free_ports()
@@ -54,7 +55,7 @@ def install(*, gpus: str | None, router_host: str | None, key: Path | None, dry_
         raise HostError(listed(faults))
     values = {("gpu_daemon", "router_endpoint"): endpoint} if endpoint else None
     wanted = wanted_units(devices, router_elsewhere=endpoint is not None)
-    steps = installed(units, reference(values), digest_line(), _key(key), host)
+    steps = installed(units, reference(values), digest_line(), None if faults else _key(key), host)
     steps += switched_on(wanted, host)
     stale = _running_otherwise(command, wanted) if not faults else []
     if stale:
@@ -157,16 +158,13 @@ def _configured() -> str:
 
 
 def _key(path: Path | None) -> bytes | None:
+    """The daemon key in `path`, as it is to lie on this host. Raises SettingsError for a file that is none."""
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
-            data = file.read(KEY_BYTES_MAX + 1)
-    except OSError as error:
-        raise SettingsError(f"--key {path}: {error.strerror}; name the key file made for this host") from None
-    if not data or len(data) > KEY_BYTES_MAX:
-        raise SettingsError(f"--key {path} is no key file: {len(data)} bytes; name the one made for this host")
-    return data
+        return render_key(read_key(path, roles=("daemon",))).encode()
+    except SettingsError as error:
+        raise SettingsError(f"--key: {error.message}; name the key file made for this host") from None
 
 
 def _running_otherwise(command: Path, wanted: Iterable[str]) -> list[str]:

@@ -25,6 +25,7 @@ ROUTER = "genserve-router.service"
 GATEWAY = "genserve-gateway.service"
 GATEWAY_SOCKET = "genserve-gateway.socket"
 _GPU, _SERVICE, _CUDA = "genserve-gpu@", ".service", "cuda:"
+GPU_TEMPLATE = f"{_GPU}{_SERVICE}"
 
 USERS = ("genserve-router", "genserve-gateway", "genserve-gpu")
 GROUP = "genserve"

@@ -1,15 +1,29 @@
 """What the engine process asks of whatever draws. Two exist: flux (diffusers) and noop (flat colours)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, get_args
 
 from common.errors import GenServeError
-from common.messages import DeviceInfo, DeviceLoad, JobOrder, Note, Picture, Timings
+from common.messages import DeviceInfo, DeviceLoad, Format, JobOrder, Note, Picture, Timings
 from common.models import ModelCard
 
+FORMATS: tuple[str, ...] = get_args(Format)  # that Pillow writes for every engine that has it
+
 Report = Callable[[str, float], None]  # (stage, fraction done): called while loading
-OnStep = Callable[[int, int, float], None]  # (step from 1, steps, its seconds); raises Stopped to stop the job
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The picture as the denoiser believes it to be so far, the `index`-th of its job from 0."""
+
+    index: int
+    data: bytes
+    picture: Picture
+
+
+# (step from 1, steps, its seconds, the preview that follows it); raises Stopped to stop the job
+OnStep = Callable[[int, int, float, Preview | None], None]
 
 
 class Stopped(Exception):  # noqa: N818  # not an error: the owner's wish
@@ -46,9 +60,10 @@ class Backend(Protocol):
     def load(self, report: Report) -> None:
         """Make ready, warm-up picture included. Raises GenServeError model_load_failed, device_unavailable, …"""
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
-        """Draw. Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards.
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
+        """Draw, from the `files` of the job's inputs if it has some.
 
+        Raises Stopped, or GenServeError with a typed code; the backend is usable afterwards.
         After EngineMustEnd it is not: the process must end.
         """
 

@@ -6,6 +6,7 @@ meanwhile, and a folder that cannot be served is refused before. All that needs 
 
 import gc
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import GenServeError
@@ -62,16 +63,16 @@ class FluxBackend:
         self._painter = Painter(self._settings, self.device, self._folder, report)
         self.offloaded = self._painter.offloaded
         report("warming up", 0.9)
-        self._painter.draw(self._warm_up(), lambda _step, _steps, _step_s: None)
+        self._painter.draw(self._warm_up(), lambda *_step: None)
         gc.freeze()  # the libraries stay; collecting after a failure need not look at them again
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
         """Draw; each step's own seconds are told to `on_step`, and what that raises ends the job.
 
-        Raises Stopped, EngineMustEnd, or GenServeError: out_of_memory, engine_error, or unsupported for a
-        drawn size that is not native to the model.
+        Raises Stopped, EngineMustEnd, or GenServeError: out_of_memory, engine_error, unsupported for a
+        drawn size that is not native to the model, or invalid_request for `files` that are not as the job says.
         """
-        return self._loaded().draw(job, on_step)
+        return self._loaded().draw(job, on_step, files)
 
     def device_load(self) -> DeviceLoad:
         """The device's memory just now, as torch sees it; zeros before it is loaded."""

@@ -5,8 +5,10 @@ Imports torch through its neighbours; made by flux.py. The drawing itself is pip
 
 import gc
 import hashlib
+from collections.abc import Sequence
 
 import torch
+from PIL import Image
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
@@ -15,6 +17,7 @@ from common.messages import DeviceInfo, DeviceLoad, JobOrder, Picture, Timings
 from common.settings import GpuDaemonSettings
 from gpu_daemon.engine import failures, memory, pictures
 from gpu_daemon.engine.backend import EngineMustEnd, OnStep, Painting, Report
+from gpu_daemon.engine.inputs import start_of
 from gpu_daemon.engine.pipeline import Pipeline
 from gpu_daemon.memory_plan import plan_memory, weights_mb
 from gpu_daemon.model_folder import ModelFolder
@@ -35,10 +38,10 @@ class Painter:
             raise failures.of_loading(error) from error
         self.offloaded = self._pipeline.offloaded
 
-    def draw(self, job: JobOrder, on_step: OnStep) -> Painting:
+    def draw(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes] = ()) -> Painting:
         """Draw, as FluxBackend.draw says."""
         try:
-            painting = self._paint(job, on_step)
+            painting = self._paint(job, on_step, files)
         except Exception as error:  # whatever it is, it is typed and raised below
             failure = error
         else:
@@ -94,24 +97,29 @@ class Painter:
         )
         return plan.offloaded
 
-    def _paint(self, job: JobOrder, on_step: OnStep) -> Painting:
+    def _paint(self, job: JobOrder, on_step: OnStep, files: Sequence[bytes]) -> Painting:
         started = monotonic_s()
         if not self._card.is_native(job.drawn_width, job.drawn_height):
             raise GenServeError(
                 "unsupported", f"{self._card.name} cannot draw {job.drawn_width}x{job.drawn_height}", param="size"
             )
+        start = start_of(job, files)
         self._set_device()
         tokens_max = self._card.prompt_tokens_max
-        drawn = self._pipeline.draw(job, tokens_max, on_step)
+
+        def step(step: int, steps: int, step_s: float, index: int, image: Image.Image | None) -> None:
+            on_step(step, steps, step_s, pictures.preview_of(image, index, job) if image is not None else None)
+
+        drawn = self._pipeline.draw(job, tokens_max, step, start)
         if pictures.is_black(drawn.image):
             raise GenServeError("engine_error", "the model drew an all black picture, as a broken one does")
         saving = monotonic_s()
-        data = pictures.encode_png(drawn.image, job, self._card)
+        data = pictures.encode(drawn.image, job, self._card)
         ended = monotonic_s()
         return Painting(
             data=data,
             picture=Picture(
-                format="png",
+                format=job.format,
                 width=job.width,
                 height=job.height,
                 drawn_width=drawn.image.width,
@@ -122,6 +130,7 @@ class Painter:
             timings=Timings(
                 encode_s=drawn.encode_s,
                 denoise_s=drawn.denoise_s,
+                preview_s=drawn.preview_s,
                 decode_s=drawn.decode_s,
                 save_s=ended - saving,
                 total_s=ended - started,

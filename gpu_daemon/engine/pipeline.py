@@ -6,12 +6,19 @@ torch.Generator('cpu').manual_seed(seed), …)` of the same dtype and thread cou
 torch's defaults, and noise is drawn on the CPU on every device, so that a seed means the same everywhere.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers import (
+    AutoencoderKL,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
 from diffusers.utils import logging as diffusers_logging
 from PIL import Image
 from transformers import CLIPTextModel, T5EncoderModel
@@ -20,7 +27,10 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.messages import JobOrder, Note
 from gpu_daemon.engine import memory
-from gpu_daemon.engine.backend import OnStep, Report
+from gpu_daemon.engine.backend import Report
+from gpu_daemon.engine.estimate import MASKED_TENSORS, TENSORS, allow, estimate
+from gpu_daemon.engine.inputs import Start, keep_outside
+from gpu_daemon.engine.previews import preview_steps
 
 _CPU, _CUDA = torch.device("cpu"), torch.device("cuda", 0)  # CUDA_VISIBLE_DEVICES shows this process one GPU
 DTYPES = {"cpu": torch.float32, "cuda": torch.bfloat16}
@@ -33,7 +43,12 @@ class Drawn:
     image: Image.Image
     encode_s: float
     denoise_s: float
+    preview_s: float
     decode_s: float
+
+
+OnDrawnStep = Callable[[int, int, float, int, Image.Image | None], None]
+"""(step from 1, steps, its seconds, number of the preview from 0, the preview that follows it)"""
 
 
 class Pipeline:
@@ -45,6 +60,8 @@ class Pipeline:
         self.offloaded = False
         self._pipe = _load(folder, DTYPES[kind], report)
         self._pipe.set_progress_bar_config(disable=True)
+        allow(self._pipe)
+        self._editors: dict[type, Any] = {}  # pipelines over the same parts, made when first needed
         self._modules = {n: part for n, part in self._pipe.components.items() if isinstance(part, torch.nn.Module)}
 
     def place(self, *, offloaded: bool) -> None:
@@ -80,23 +97,32 @@ class Pipeline:
         return tuple(notes)
 
     @torch.no_grad()
-    def draw(self, job: JobOrder, tokens_max: int, on_step: OnStep) -> Drawn:
+    def draw(self, job: JobOrder, tokens_max: int, on_step: OnDrawnStep, start: Start | None = None) -> Drawn:
         """Draw at the job's drawn size. Raises what `on_step` raises, engine_error, or whatever torch raises."""
         started = self._now()
         prompts = self._encode(job, tokens_max)
         encoded = stepped = self._now()
+        previewed_s, steps = 0.0, job.drawn_steps
+        shown = preview_steps(job.previews, steps)
+        pipe, starting, tensors_told = self._starting(job, start)
 
-        def step_end(_pipe: Any, index: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-            nonlocal stepped
-            seconds = self._now() - stepped
-            if index + 1 == job.steps:
+        def step_end(pipe: Any, index: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+            nonlocal stepped, previewed_s
+            step, before = index + 1, self._now()
+            if step == steps:
                 _check_finite(tensors["latents"], "latents")
-            on_step(index + 1, job.steps, seconds)
+            if step in shown:
+                preview = estimate(pipe, tensors, job.drawn_width, job.drawn_height, self._device)
+                on_step(step, steps, before - stepped, shown.index(step), preview)
+                previewed_s += self._now() - before
+            else:
+                on_step(step, steps, before - stepped, 0, None)
             stepped = self._now()
             return {}
 
-        pixels = self._pipe(
+        pixels = pipe(
             **prompts,
+            **starting,
             width=job.drawn_width,
             height=job.drawn_height,
             num_inference_steps=job.steps,
@@ -106,11 +132,32 @@ class Pipeline:
             max_sequence_length=tokens_max,
             output_type="pt",
             callback_on_step_end=step_end,
+            callback_on_step_end_tensor_inputs=tensors_told if shown else TENSORS[:1],
         ).images
+        if start is not None:
+            self.clean_up()
         _check_finite(pixels, "pixels")
         processor = self._pipe.image_processor
         image: Image.Image = processor.numpy_to_pil(processor.pt_to_numpy(pixels))[0]
-        return Drawn(image, encoded - started, stepped - encoded, self._now() - stepped)
+        if start is not None:
+            image = keep_outside(start, image)
+        return Drawn(image, encoded - started, stepped - encoded - previewed_s, previewed_s, self._now() - stepped)
+
+    def _starting(self, job: JobOrder, start: Start | None) -> tuple[Any, dict[str, Any], tuple[str, ...]]:
+        """The pipeline to draw with, what its call takes beside the usual, what its loop is asked for previews."""
+        if start is None:
+            return self._pipe, {}, TENSORS
+        masked = start.mask is not None
+        kind = FluxInpaintPipeline if masked else FluxImg2ImgPipeline
+        pipe = self._editors.get(kind)
+        if pipe is None:
+            pipe = self._editors[kind] = kind(**self._pipe.components)
+            pipe.set_progress_bar_config(disable=True)
+            allow(pipe)
+        starting: dict[str, Any] = {"image": start.image, "strength": job.strength}
+        if masked:
+            starting["mask_image"] = start.mask
+        return pipe, starting, MASKED_TENSORS if masked else TENSORS
 
     def _encode(self, job: JobOrder, tokens_max: int) -> dict[str, torch.Tensor]:
         """Both prompts' embeddings, under the names that the pipeline's call has for them."""

@@ -15,14 +15,14 @@ import structlog
 import zmq
 
 from common.clock import monotonic_s, wall_s
-from common.codec import Buffer, Direction, encode, part_sizes, split_payload
+from common.codec import HEAD_FRAMES, Buffer, Direction, divide, encode, part_sizes, split_payload
 from common.errors import GenServeError
 from common.log import configure, get_logger
 from common.messages import DeviceInfo, DeviceLoad, Message, Note, Token
 from common.process import die_with_parent, name_process
 from common.settings import GpuDaemonSettings
 from common.sockets import Socket, pair_connector
-from gpu_daemon.engine.backend import Backend, EngineMustEnd, Painting, Stopped
+from gpu_daemon.engine.backend import Backend, EngineMustEnd, Painting, Preview, Stopped
 from gpu_daemon.engine.saving import save_picture
 from gpu_daemon.engine_messages import (
     CONTROL_TO_ENGINE,
@@ -94,9 +94,9 @@ class Engine:
         idle_since, told_idle = monotonic_s(), False
         while not self._quitting:
             if self._socket.poll(LOAD_INTERVAL_MS):
-                message = self._receive()
+                message, payload = self._receive()
                 if isinstance(message, Draw):
-                    if not self._draw(backend, message):
+                    if not self._draw(backend, message, payload):
                         return 1
                     idle_since, told_idle = monotonic_s(), False
                 continue
@@ -108,14 +108,15 @@ class Engine:
             self._send(Load(load=self._device_load(backend)))
         return 0
 
-    def _draw(self, backend: Backend, order: Draw) -> bool:
+    def _draw(self, backend: Backend, order: Draw, payload: Sequence[Buffer]) -> bool:
         """Draw one picture; can this process draw another?"""
         token, began_at = order.token, monotonic_s()
         self._send(Begun(token=token))
         self._log.debug("job.drawing", job_id=token.job_id, prompt=order.job.prompt, seed=order.job.seed)
         fault: Exception | None = None
         try:
-            painting = backend.draw(order.job, lambda step, steps, step_s: self._step(token, step, steps, step_s))
+            files = [b"".join(frames) for frames in divide(payload, [each.bytes for each in order.job.inputs])]
+            painting = backend.draw(order.job, lambda *step: self._step(token, *step), files)
         except Stopped:
             self._undrawn(token, "cancelled", "stopped between two steps")
             return True
@@ -139,13 +140,24 @@ class Engine:
         self._await_quit()
         return False
 
-    def _step(self, token: Token, step: int, steps: int, step_s: float) -> None:
+    def _step(self, token: Token, step: int, steps: int, step_s: float, preview: Preview | None) -> None:
         now = monotonic_s()
         if now >= self._load_at + STEP_LOAD_INTERVAL_S and self._backend is not None:
             self._device_load(self._backend)
-        self._send(Step(token=token, step=step, steps=steps, step_s=step_s, load=self._load), lossy=True)
+        parts = split_payload(preview.data) if preview else ()
+        said = Step(
+            token=token,
+            step=step,
+            steps=steps,
+            step_s=step_s,
+            load=self._load,
+            preview=preview.picture if preview else None,
+            preview_index=preview.index if preview else 0,
+            parts=part_sizes(parts),
+        )
+        self._send(said, parts, lossy=True)
         while self._socket.poll(0):
-            message = self._receive()
+            message, _ = self._receive()
             if isinstance(message, Quit) or (isinstance(message, Stop) and message.token == token):
                 raise Stopped
 
@@ -196,11 +208,12 @@ class Engine:
         self._load, self._load_at = backend.device_load(), monotonic_s()
         return self._load
 
-    def _receive(self) -> Message:
-        message = FROM_CONTROL.decode(self._socket.recv_multipart())
+    def _receive(self) -> tuple[Message, Sequence[Buffer]]:
+        frames = self._socket.recv_multipart()
+        message = FROM_CONTROL.decode(frames)
         if isinstance(message, Quit):
             self._quitting = True
-        return message
+        return message, frames[HEAD_FRAMES:]
 
     def _send(self, message: Message, payload: Sequence[Buffer] = (), *, lossy: bool = False) -> None:
         frames = encode(message, payload)

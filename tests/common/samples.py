@@ -1,5 +1,7 @@
 """One message of every kind, as the tests send them."""
 
+from msgspec import structs
+
 from common.messages import (
     Accepted,
     Bye,
@@ -25,6 +27,8 @@ from common.messages import (
     Heartbeat,
     HeldToken,
     Histogram,
+    InputPicture,
+    InputSpec,
     JobMoment,
     JobOrder,
     JobProgress,
@@ -79,8 +83,13 @@ SPEC = JobSpec(
     priority=-3,
     client="studio",
     save=True,
+    previews=3,
+    format="webp",
+    quality=80,
     deadline_s=90.5,
 )
+INPUT = InputSpec(kind="image", format="jpeg", width=640, height=480, bytes=3, sha256="cd" * 32)
+MASK = InputSpec(kind="mask", format="png", width=640, height=480, bytes=2, sha256="ef" * 32)
 ORDER = JobOrder(
     prompt="a red fox",
     negative_prompt="",
@@ -98,7 +107,7 @@ ORDER = JobOrder(
     save=False,
 )
 PICTURE = Picture(format="png", width=64, height=64, drawn_width=64, drawn_height=64, bytes=5, sha256="ab" * 32)
-TIMINGS = Timings(encode_s=0.1, denoise_s=1.5, decode_s=0.2, save_s=0.05, total_s=1.85)
+TIMINGS = Timings(encode_s=0.1, denoise_s=1.5, preview_s=0.25, decode_s=0.2, save_s=0.05, total_s=2.1)
 DEVICE = DeviceInfo(device="cuda:0", kind="cuda", name="NVIDIA H200", uuid="GPU-1", total_mb=143_771)
 LOAD = DeviceLoad(allocated_mb=34_000, cached_mb=100, free_mb=100_000, utilization_percent=97)
 CARD = ModelCard(name="flux1-dev")
@@ -172,6 +181,7 @@ PAYLOAD = (b"abc", b"de")
 CLIENT: list[Message] = [
     Submit(rid="1", job=SPEC, key="k", digest="d" * 64, traceparent=TRACEPARENT),
     Submit(rid="1", job=JobSpec(prompt="x")),
+    Submit(rid="1", job=JobSpec(prompt="x", inputs=(INPUT, MASK), strength=0.5), parts=(3, 2)),
     CancelJob(rid="2", job_id=JOB_ID),
     Watch(rid="3", job_id=JOB_ID),
     JobQuery(rid="4", job_id=JOB_ID),
@@ -187,6 +197,9 @@ TO_CLIENT: list[Message] = [
     Accepted(rid="1", job_id=JOB_ID, job=JOB),
     Rejected(rid="1", code="queue_full", message="full", retry_after_s=2.0),
     JobProgress(rid="1", job_id=JOB_ID, state="running", step=1, steps=2),
+    JobProgress(
+        rid="1", job_id=JOB_ID, state="running", step=1, steps=2, preview=PICTURE, preview_index=1, parts=(3, 2)
+    ),
     Result(rid="1", job_id=JOB_ID, job=JOB, picture=PICTURE, parts=(3, 2)),
     Failed(rid="1", job_id=JOB_ID, job=JOB, error=ERROR),
     Cancelled(rid="1", job_id=JOB_ID, job=JOB),
@@ -210,6 +223,7 @@ WORKER_MESSAGES: list[Message] = [
     Credit(epoch=1, granted_total=2),
     Started(epoch=1, token=TOKEN),
     WorkerProgress(epoch=1, token=TOKEN, step=1, steps=28, step_s=0.17),
+    WorkerProgress(epoch=1, token=TOKEN, step=1, steps=28, preview=PICTURE, preview_index=1, parts=(3, 2)),
     Done(epoch=1, token=TOKEN, picture=PICTURE, parts=(3, 2), timings=TIMINGS, notes=(NOTE,)),
     Fail(epoch=1, token=TOKEN, code="out_of_memory", message="no room"),
     Returned(epoch=1, token=TOKEN, reason="draining"),
@@ -220,6 +234,13 @@ WORKER_MESSAGES: list[Message] = [
 TO_WORKER: list[Message] = [
     Welcome(nonce="n", epoch=1, heartbeat_interval_s=1.0, dead_after_s=10.0, keep=(TOKEN,), drop=()),
     Dispatch(epoch=1, token=TOKEN, job=ORDER, remaining_s=3600.0, traceparent=TRACEPARENT),
+    Dispatch(
+        epoch=1,
+        token=TOKEN,
+        remaining_s=1.0,
+        parts=(3, 2),
+        job=structs.replace(ORDER, strength=0.5, inputs=(InputPicture(**structs.asdict(INPUT)),)),
+    ),
     CancelToken(token=TOKEN),
     ResultAck(token=TOKEN),
     Fenced(token=TOKEN),

@@ -11,7 +11,7 @@ from genserve.diagnose.finding import Finding
 from genserve.diagnose.host import Host
 from genserve.diagnose.run import diagnose
 from gpu_daemon.model_folder import EMBEDDED
-from tests.service import free_ports
+from tests.ports import free_ports
 
 
 def clean(**more: str) -> dict[str, str]:

@@ -19,7 +19,8 @@ from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.report import Report, as_json_text
 from genserve.diagnose.run import diagnose
 from tests.diagnose.looking import clean, found, look, model
-from tests.service import GENSERVE, free_ports
+from tests.ports import free_ports
+from tests.service import GENSERVE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "diagnose.md").read_text("utf-8")
 

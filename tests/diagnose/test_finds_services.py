@@ -18,9 +18,10 @@ import zmq
 from genserve.diagnose import disk, requirements
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look
+from tests.ports import free_ports
 from tests.router.journals import finish, opened
 from tests.router.process import RouterProcess
-from tests.service import GENSERVE, Service, free_ports
+from tests.service import GENSERVE, Service
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -236,7 +237,9 @@ def test_a_key_that_was_revoked_and_one_that_nobody_knows(keys: Keys):
 
 def test_peers_that_are_missing_or_no_toml(keys: Keys):
     keys.peers.write_text("[[peer")
-    found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "cannot be read", "peers.toml")
+    found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "is no TOML", "peers.toml")
+    keys.say(keys.entries[0].replace('role = "gateway"', 'role = "king"'))
+    found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "entry 1", "peers.toml")
     keys.peers.unlink()
     found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "let nobody in", "sudo genserve keys init")
 

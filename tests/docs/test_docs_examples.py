@@ -13,7 +13,7 @@ from tests.service import Service
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 TIMEOUT_S = 120
 INSTALL_TIMEOUT_S = 300
-MODULES_OF_PYTHON = {"sys", "time", "uuid"}
+MODULES_OF_PYTHON = {"sys", "time", "uuid", "hashlib"}
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -42,9 +42,21 @@ def test_python_tells_a_refusal(service: Service, tmp_path: Path) -> None:
     assert "prompt" in done.stderr
 
 
-def test_python_needs_pyzmq_and_msgpack_alone() -> None:
-    text = (EXAMPLES / "client.py").read_text("utf-8")
-    assert set(re.findall(r"^import (\w+)", text, re.MULTILINE)) == MODULES_OF_PYTHON | {"msgpack", "zmq"}
+def test_python_keeps_the_picture_as_it_forms(service: Service, tmp_path: Path) -> None:
+    ask = ("a red circle", "x", service.client_endpoint)
+    done = run(sys.executable, "-P", str(EXAMPLES / "previews.py"), *ask, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"after step {step} of 20" for step in (4, 8, 12, 16)]
+    previews = [(tmp_path / f"x-{index}.jpg").read_bytes() for index in range(4)]
+    assert len(set(previews)) == 4
+    assert all(data.startswith(b"\xff\xd8\xff") for data in previews)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["client.py", "previews.py", "edit.py"])
+def test_python_needs_pyzmq_and_msgpack_alone(name: str) -> None:
+    text = (EXAMPLES / name).read_text("utf-8")
+    assert set(re.findall(r"^import (\w+)", text, re.MULTILINE)) <= MODULES_OF_PYTHON | {"msgpack", "zmq"}
     assert len(text.splitlines()) <= 35
 
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import msgpack
 import msgspec
 import pytest
 
@@ -20,6 +21,7 @@ from common.messages import (
     FailureView,
     HeldToken,
     Histogram,
+    InputPicture,
     JobOrder,
     JobSpec,
     JobView,
@@ -57,6 +59,7 @@ DIRECTIONS = {
 MESSAGES = [(way, name.decode(), kind) for way, kinds in DIRECTIONS.items() for name, kind in kinds.items()]
 MAPS = {
     "The job": (JobSpec,),
+    "Inputs": (InputPicture,),
     "A job as it stands": (JobView, Note, Timings),
     "The picture": (Picture,),
     "The error": (ErrorInfo,),
@@ -115,7 +118,8 @@ def test_the_bytes_shown_are_the_bytes_sent() -> None:
             else:
                 frames[-1] += frame
         decoded.append(FROM_CLIENT.decode(frames))
-        assert encode(decoded[-1]) == frames
+        assert [*frames[:2], msgpack.packb(msgpack.unpackb(frames[2]))] == frames
+        assert FROM_CLIENT.decode(encode(decoded[-1])) == decoded[-1]
     assert [message.NAME for message in decoded] == [b"PING", b"SUBMIT"]
 
 

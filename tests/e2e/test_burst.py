@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.service import GENSERVE, Service, free_ports, wait_for
+from tests.ports import free_ports
+from tests.service import GENSERVE, Service, wait_for
 
 WITHIN_S = 60
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.rawclient import RawClient
 from tests.service import GENSERVE, Service, running, wait_for
 
 JOBS, IMAGES = "/v1/jobs", "/v1/images/generations"
@@ -50,6 +51,18 @@ def _until(service: Service, job_id: str, *states: str) -> Any:
 def _image(service: Service, job_id: str) -> tuple[bytes, str]:
     with urllib.request.urlopen(f"{service.http_url}{JOBS}/{job_id}/image", timeout=30) as answer:
         return answer.read(), answer.headers["ETag"]
+
+
+def test_the_picture_keeps_its_format_to_its_last_reader(noop: Service) -> None:
+    with RawClient(noop.client_endpoint) as client:
+        name, header, data = client.draw(prompt="x", width=64, height=64, format="jpeg", quality=70)
+        assert (name, header["picture"]["format"], data[:3]) == (b"RESULT", "jpeg", b"\xff\xd8\xff")
+        assert client.ask(b"FETCH", rid="2", job_id=header["job_id"])[2] == data
+    with urllib.request.urlopen(f"{noop.http_url}{JOBS}/{header['job_id']}/image", timeout=30) as answer:
+        assert answer.read() == data
+        assert answer.headers["Content-Type"] == "image/jpeg"
+        assert answer.headers["ETag"] == f'"{header["picture"]["sha256"]}"'
+        assert answer.headers["Content-Disposition"].endswith('.jpg"')
 
 
 def _accepted(service: Service) -> list[str]:

@@ -1,12 +1,13 @@
 """Orders as the router makes them, and what plain diffusers draws for the same."""
 
+import hashlib
 import io
 from typing import Any
 
 from PIL import Image
 
-from common.messages import JobOrder
-from gpu_daemon.engine.backend import OnStep, Painting
+from common.messages import InputPicture, JobOrder
+from gpu_daemon.engine.backend import OnStep, Painting, Preview
 from gpu_daemon.engine.flux import FluxBackend
 
 PROMPT_TOKENS_MAX = 64  # of the embedded model
@@ -33,7 +34,7 @@ def order(**changes: Any) -> JobOrder:
     return JobOrder(**fields)
 
 
-def ignore(_step: int, _steps: int, _step_s: float) -> None:
+def ignore(_step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
     """An `on_step` that lets every job go on."""
 
 
@@ -63,3 +64,20 @@ def plain(pipe: Any, job: JobOrder) -> Image.Image:
         generator=torch.Generator("cpu").manual_seed(job.seed),
     ).images[0]
     return image
+
+
+def told(image: Image.Image, kind: Any = "image", format_: Any = "png", **how: Any) -> tuple[InputPicture, bytes]:
+    """An image or mask as a job's input: what is said of its file, and the file. One with `exif` is shown turned."""
+    file = io.BytesIO()
+    image.save(file, format_, **how)
+    data = file.getvalue()
+    shown = (image.height, image.width) if how.get("exif") else image.size
+    digest = hashlib.sha256(data).hexdigest()
+    facts = InputPicture(kind=kind, format=format_, width=shown[0], height=shown[1], bytes=len(data), sha256=digest)
+    return facts, data
+
+
+def edit(backend: FluxBackend, *inputs: tuple[InputPicture, bytes], on_step: Any = ignore, **more: Any) -> Image.Image:
+    """What is drawn from these inputs."""
+    job = order(inputs=tuple(facts for facts, _ in inputs), **more)
+    return picture(backend.draw(job, on_step, [data for _, data in inputs]))

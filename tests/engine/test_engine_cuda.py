@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 from structlog.testing import capture_logs
 
 from common.errors import GenServeError
 from common.messages import DeviceInfo
 from common.settings import GpuDaemonSettings
-from gpu_daemon.engine.backend import Stopped
+from gpu_daemon.engine.backend import Preview, Stopped
 from gpu_daemon.engine.flux import FluxBackend
 from gpu_daemon.model_folder import EMBEDDED
-from tests.engine.orders import ignore, order, paint, plain
+from tests.engine.orders import edit, ignore, order, paint, plain, told
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(),
@@ -77,7 +78,7 @@ def test_pixels_are_those_of_plain_diffusers(gpu: FluxBackend, reference: bytes)
 
 def test_steps_are_timed_when_the_gpu_has_done_them(gpu: FluxBackend):
     told: list[float] = []
-    timings = gpu.draw(order(steps=5), lambda _step, _steps, step_s: told.append(step_s)).timings
+    timings = gpu.draw(order(steps=5), lambda _step, _steps, step_s, _preview: told.append(step_s)).timings
     assert len(told) == 5
     assert 0 < sum(told) <= timings.denoise_s
     assert timings.encode_s + timings.denoise_s + timings.decode_s + timings.save_s <= timings.total_s
@@ -148,7 +149,7 @@ def test_out_of_memory_is_typed_and_the_next_job_is_right(gpu: FluxBackend, refe
 def test_out_of_memory_between_two_steps(gpu: FluxBackend, reference: bytes):
     taken: list[torch.Tensor] = []
     with pytest.raises(GenServeError) as caught:
-        gpu.draw(JOB, lambda step, _steps, _step_s: taken.extend(_take_all_memory()) if step == 2 else None)
+        gpu.draw(JOB, lambda step, *_told: taken.extend(_take_all_memory()) if step == 2 else None)
     taken.clear()
     assert caught.value.code == "out_of_memory"
     assert paint(gpu, JOB).tobytes() == reference
@@ -166,13 +167,31 @@ def test_offloaded_pictures_are_the_same(reference: bytes, settings: dict[str, A
     assert paint(backend, JOB).tobytes() == reference
     assert _devices(backend) == {"cpu"}, "every part goes home after its picture"
 
-    def stop(step: int, _steps: int, _step_s: float) -> None:
+    def stop(step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
         if step == 2:
             raise Stopped
 
     with pytest.raises(Stopped):
         backend.draw(JOB, stop)
     assert _devices(backend) == {"cpu"}, "also after one that was stopped"
+    assert paint(backend, JOB).tobytes() == reference
+
+
+@pytest.mark.parametrize("offload", ["on", "off"])
+def test_previews_and_edits_change_nothing_and_go_home_as_well(reference: bytes, offload: str):
+    backend = _loaded(offload=offload)
+    home = {"cpu"} if offload == "on" else {"cuda"}
+    shown: list[Preview] = []
+    previewed = order(width=256, height=256, previews=3)
+    drawn = paint(backend, previewed, lambda *step: shown.extend([step[3]] if step[3] else []))
+    assert (len(shown), drawn.tobytes()) == (3, reference)
+    assert _devices(backend) == home
+    image, mask = told(drawn), told(Image.new("L", drawn.size, 255), "mask")
+    edited = edit(backend, image, mask, width=256, height=256, seed=8, previews=1)
+    assert edited.size == (256, 256)
+    near = edit(backend, image, width=256, height=256, seed=8, strength=0.3)
+    assert near.tobytes() != drawn.tobytes()
+    assert _devices(backend) == home, "every part goes home after an edit"
     assert paint(backend, JOB).tobytes() == reference
 
 

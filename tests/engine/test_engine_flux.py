@@ -15,7 +15,7 @@ from PIL import Image
 from common.errors import GenServeError
 from common.messages import SEED_MAX, DeviceInfo, JobOrder
 from common.settings import GpuDaemonSettings
-from gpu_daemon.engine.backend import EngineMustEnd, Stopped
+from gpu_daemon.engine.backend import EngineMustEnd, Preview, Stopped
 from gpu_daemon.engine.flux import FluxBackend
 from tests.engine.orders import ignore, order, paint, picture, plain
 
@@ -118,11 +118,11 @@ def test_file_says_how_it_was_made(backend: FluxBackend):
 
 
 def test_each_step_is_told_once_and_timed(backend: FluxBackend):
-    told: list[tuple[int, int, float]] = []
+    told: list[tuple[int, int, float, Preview | None]] = []
     timings = backend.draw(order(steps=6), lambda *step: told.append(step)).timings
-    assert [(step, steps) for step, steps, _ in told] == [(step, 6) for step in range(1, 7)]
-    assert all(step_s > 0 for _, _, step_s in told)
-    assert sum(step_s for _, _, step_s in told) <= timings.denoise_s
+    assert [(step, steps) for step, steps, *_ in told] == [(step, 6) for step in range(1, 7)]
+    assert all(step_s > 0 for _, _, step_s, _ in told)
+    assert sum(step_s for _, _, step_s, _ in told) <= timings.denoise_s
     stages = (timings.encode_s, timings.denoise_s, timings.decode_s, timings.save_s)
     assert all(seconds > 0 for seconds in stages)
     assert sum(stages) <= timings.total_s
@@ -132,7 +132,7 @@ def test_each_step_is_told_once_and_timed(backend: FluxBackend):
 def test_stopped_between_two_steps_and_the_next_is_right(backend: FluxBackend, pipe: Any, stop_at: int):
     told: list[int] = []
 
-    def on_step(step: int, _steps: int, _step_s: float) -> None:
+    def on_step(step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
         told.append(step)
         if step == stop_at:
             raise Stopped
@@ -172,7 +172,7 @@ def test_failures_are_typed_and_the_next_is_right(backend: FluxBackend, pipe: An
 def test_a_failure_holds_no_tensors(backend: FluxBackend):
     held: list[weakref.ref[torch.Tensor]] = []
 
-    def on_step(_step: int, _steps: int, _step_s: float) -> None:
+    def on_step(_step: int, _steps: int, _step_s: float, _preview: Preview | None) -> None:
         large = torch.zeros(1000)
         held.append(weakref.ref(large))
         raise ValueError

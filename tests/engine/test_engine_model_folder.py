@@ -243,6 +243,8 @@ def test_a_card_for_dev(folder: Path):
         "guidance_scale": 3.5,
         "guided": True,
         "prompt_tokens_max": 512,
+        "edits": True,
+        "formats": ("png", "jpeg", "webp"),
     }
 
 

@@ -6,6 +6,8 @@ each field. `Known` is what the speaker has picked up: epochs, tokens, jobs, and
 
 import hashlib
 import random
+import struct
+import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -95,11 +97,14 @@ def client_message(chance: random.Random, known: Known) -> Said:
     )[0]
     if name == b"SUBMIT":
         header: dict[str, Any] = {"rid": rid, "job": job_spec(chance)}
+        payload = starting_from(chance, header["job"]) if chance.random() < 0.1 else []
+        if payload:
+            header["parts"] = [len(part) for part in payload]
         if chance.random() < 0.2:
             header["key"] = f"key-{chance.randrange(12)}"
         if chance.random() < 0.05:
             header["digest"] = chance.choice(("", "d" * 64))
-        return Said(name, header)
+        return Said(name, header, payload)
     if name == b"ERROR":
         return Said(name, {"code": "protocol_error", "message": "what?"})
     header = {"rid": rid}
@@ -126,11 +131,47 @@ def job_spec(chance: random.Random) -> dict[str, Any]:
         "steps": (1, 4, 1000), "guidance_scale": (None, 0.0, 3.5, 100), "true_cfg_scale": (1, 2.0, 100),
         "negative_prompt": ("", "blur", LONG * 4000), "seed": (0, 2**63 - 1, None), "priority": (-10, 0, 10),
         "client": ("", "studio", LONG * 128, "a\nb\x1b[31m"), "save": (False,), "deadline_s": (None, 1e-9, 30.0, 1e7),
+        "format": ("png", "jpeg", "webp"), "quality": (None, 1, 100), "previews": (0, 1, 20),
+        "strength": (None, None, None, 0.5),
     }  # fmt: skip
     for name, values in optional.items():
         if chance.random() < 0.15:
             spec[name] = chance.choice(values)
     return spec
+
+
+def starting_from(chance: random.Random, job: dict[str, Any]) -> list[bytes]:
+    """Give a job inputs; the frames of their files. What is said of them may be wrong, and the files too."""
+    kinds = chance.choice((("image",), ("image",), ("image", "mask"), ("image", "mask"), ("mask",), ("image",) * 16))
+    side = chance.choice((64, 64, 48, 4000))
+    job["inputs"], frames = [], []
+    for kind in kinds:
+        data = drawing(side, side, chance.randrange(256))
+        if chance.random() < 0.02:
+            data += bytes(PART_BYTES_MAX)
+        told = {"kind": kind, "format": "png", "width": side, "height": side, "bytes": len(data)}
+        told["sha256"] = hashlib.sha256(data).hexdigest()
+        if chance.random() < 0.1:
+            lies = (("width", 65), ("sha256", "0" * 64), ("format", "webp"), ("kind", "mask"), ("bytes", len(data) + 1))
+            told |= (chance.choice(lies),)
+        if chance.random() < 0.03:
+            data = data[:20] + bytes(len(data) - 20)
+        job["inputs"].append(told)
+        frames += [data[at : at + PART_BYTES_MAX] for at in range(0, len(data), PART_BYTES_MAX)]
+    if chance.random() < 0.5:
+        job["strength"] = chance.choice((1e-9, 0.3, 1.0))
+    return frames
+
+
+def drawing(width: int, height: int, grey: int) -> bytes:
+    """A PNG of one bit a pixel, all of it one grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 3, 0, 0, 0)) + chunk(b"PLTE", bytes([grey]) * 3)
+    pixels = zlib.compress(bytes(1 + (width + 7) // 8) * height)
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 # --- daemon -> router ----------------------------------------------------------------------------
@@ -157,6 +198,11 @@ def worker_message(chance: random.Random, known: Known) -> Said:
         case b"PROGRESS":
             header |= {"token": known.token(chance), "step": chance.choice((0, 1, 4, 1000)), "steps": 4}
             header["step_s"] = chance.choice((0.0, 0.01, 0.2, 1e9, 5e-324))
+            if chance.random() < 0.3:
+                parts = [bytes([chance.randrange(256)]) * chance.choice((1, 300, 5000))] * chance.choice((1, 1, 2, 0))
+                header |= {"preview": picture(parts), "preview_index": chance.randrange(20)}
+                header["parts"] = [len(part) for part in parts]
+                return Said(name, header, parts)
         case b"DONE":
             return done(chance, known, header)
         case b"FAIL":
@@ -212,10 +258,12 @@ def card(chance: random.Random) -> dict[str, Any]:
     """A model's card; its limits may contradict each other."""
     name = chance.choice(MODELS) if chance.random() < 0.8 else f"other-{chance.randrange(60)}"
     found: dict[str, Any] = {"name": name, "width": 64, "height": 64, "side_min": 16, "steps": 4}
+    found |= {"edits": True, "formats": ["png", "jpeg"]}
     odd: dict[str, tuple[Any, ...]] = {
         "description": ("", LONG * 300), "side_max": (1, 64, 16384), "side_multiple": (1, 16, 16384),
         "pixels_max": (-1, 0, 1, 2**62), "enlarges": (True,), "enlarged_side_max": (1, 16384), "steps_max": (1, 1000),
         "guidance_scale": (3.5, -1e308, 1e308), "guided": (False,), "prompt_tokens_max": (-1, 0, 512),
+        "edits": (True, False), "formats": ((), ("png",), ("png", "jpeg", "webp"), ("f" * 16,) * 8),
         "name": ("m" * 128,), "width": (1, 16384), "height": (1, 16384), "side_min": (1, 16384), "steps": (1, 1000),
     }  # fmt: skip
     if chance.random() < 0.2:
@@ -301,9 +349,12 @@ def dispatch(chance: random.Random, known: Known) -> Said:
         "prompt": chance.choice(("a red square", "a red square", LONG * 8000)), "negative_prompt": "", "model": "noop",
         "width": 64, "height": 48, "drawn_width": 64, "drawn_height": 48, "steps": chance.choice((1, 4, 4, 4, 40)),
         "guidance_scale": 3.5, "true_cfg_scale": 1.0, "seed": chance.getrandbits(32), "priority": 0, "client": "",
-        "save": False,
+        "save": False, "previews": chance.choice((0, 0, 0, 2, 20)), "quality": chance.choice((None, 1, 100)),
+        "format": chance.choice(("png", "png", "jpeg", "webp")),
     }  # fmt: skip
+    payload = starting_from(chance, job) if chance.random() < 0.2 else []
     remaining_s = chance.choice((600.0, 600.0, 600.0, 0.0, 1e-9))
-    return Said(
-        b"DISPATCH", {"epoch": known.some_epoch(chance), "token": token, "job": job, "remaining_s": remaining_s}
-    )
+    header = {"epoch": known.some_epoch(chance), "token": token, "job": job, "remaining_s": remaining_s}
+    if payload:
+        header["parts"] = [len(part) for part in payload]
+    return Said(b"DISPATCH", header, payload)

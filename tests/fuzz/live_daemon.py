@@ -43,6 +43,7 @@ from tests.fuzz.mutate import Frames, frames_of, mutated
 from tests.fuzz.wire import raw_bytes
 from tests.gpu_daemon.fake_router import job_order
 from tests.gpu_daemon.process import Daemon
+from tests.ports import free_endpoint
 
 ROUND_FRAMES = 500
 DRAIN_EVERY = 40
@@ -55,10 +56,10 @@ WAIT_MS = 20
 class Line:
     """A ROUTER that speaks with one daemon, whose every word fits the protocol."""
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:*") -> None:
+    def __init__(self, endpoint: str = "") -> None:
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._socket = router_socket(self._context, endpoint)
-        self.endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+        self.endpoint = endpoint or free_endpoint()
+        self._socket = router_socket(self._context, self.endpoint)
         self.peer = b""
         self.pictures: dict[Token, bytes] = {}
 

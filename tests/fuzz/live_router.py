@@ -10,6 +10,7 @@ client gets its own picture.
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import zmq
 
 from common.codec import FROM_CLIENT, FROM_WORKER, TO_CLIENT, TO_WORKER
 from common.errors import ProtocolError
-from common.messages import Accepted, Message
+from common.messages import Accepted, Message, Requeue, Submit
 from common.sockets import FRAME_BYTES_MAX
 from tests.fuzz.freeze import difference, freeze
 from tests.fuzz.grammar import Known, register
@@ -54,7 +55,9 @@ class Mouth:
         self.dealer = router.client() if voice.side == "client" else Dealer(router.context, router.workers)
         router.dealers.append(self.dealer)
         self.barriers = 0
+        self.reached = False  # the last of them
         self.errors = 0  # refusals heard since the last reset
+        self.asked = self.answered = 0  # SUBMIT and REQUEUE, which is answered when inputs are stored, not before
 
     def drain(self, wait_ms: int = 0) -> list[Message]:
         """All that is there."""
@@ -64,6 +67,7 @@ class Mouth:
             message = decode(self.dealer.socket.recv_multipart())
             found.append(message)
             self.errors += message.NAME in (b"ERROR", b"REJECTED")
+            self.answered += message.NAME in (b"ACCEPTED", b"REJECTED")
         return found
 
 
@@ -133,6 +137,8 @@ class RouterFuzz:
 
     def _send(self, mouth: Mouth, frames: Frames) -> None:
         self.watched.sent.append((mouth.voice.side, frames))
+        with suppress(ProtocolError):
+            mouth.asked += mouth.voice.side == "client" and isinstance(FROM_CLIENT.decode(frames), Submit | Requeue)
         mouth.dealer.socket.send_multipart(frames)
 
     def _wild(self, chance: random.Random) -> None:
@@ -177,9 +183,12 @@ class RouterFuzz:
                     mouth.voice.hears(message, chance, self.voices)
                     if isinstance(message, Accepted):
                         self.jobs.append(message.job_id)
-                return any(f"'{text}'" in str(getattr(message, "message", "")) for message in heard)
+                mouth.reached |= any(f"'{text}'" in str(getattr(message, "message", "")) for message in heard)
+                return mouth.reached and mouth.answered >= mouth.asked
 
+            mouth.reached = False
             self.watched.until(f"answer to {mouth.voice.side}", answered)
+            assert mouth.answered == mouth.asked, self.watched.fail("a SUBMIT was answered twice")
         self._ping()
 
     def _ping(self) -> None:

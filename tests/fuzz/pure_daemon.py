@@ -8,6 +8,8 @@ import hashlib
 import random
 from collections import Counter, deque
 
+from msgspec.structs import replace
+
 from common.codec import FROM_WORKER, TO_WORKER, encode
 from common.errors import ProtocolError
 from common.messages import DeviceInfo, DeviceLoad, Done, Drain, Fail, Message, Picture, Register, Timings, Token
@@ -90,7 +92,7 @@ class DaemonEpisode:
             if isinstance(message, Drain):  # it would be obeyed
                 return
             self.done["readable"] += 1
-            self._handle(RouterSaid(message))
+            self._handle(RouterSaid(message, frames[3:]))
         except Exception as error:
             what = f"{type(error).__name__} in {self.seed}, after {self.done['mutated']} mutated frames: {error}"
             again = f"python -m tests.fuzz --part session --episode {self.seed}"
@@ -105,7 +107,7 @@ class DaemonEpisode:
                     FROM_WORKER.decode(encode(command.message, command.payload))  # as the router will read it
                     self._heard(command.message)
                 case ToEngine():
-                    encode(command.message)
+                    encode(command.message, command.payload)
                     self._ordered(command.message)
                 case KillEngine():
                     self._engine_dies()
@@ -163,7 +165,11 @@ class DaemonEpisode:
         token, steps = draw.token, draw.job.steps
         self._handle(EngineSaid(Begun(token=token)))
         if self.drawing is draw and not self.stopping:
-            self._handle(EngineSaid(Step(token=token, step=1, steps=steps, step_s=0.1, load=DeviceLoad())))
+            step = Step(token=token, step=1, steps=steps, step_s=0.1, load=DeviceLoad())
+            self._handle(EngineSaid(step))
+            if self.drawing is draw and draw.job.previews:
+                seen = {"preview": PICTURE, "preview_index": draw.job.previews - 1, "parts": (len(PNG),)}
+                self._handle(EngineSaid(replace(step, **seen), (PNG,)))
         if self.drawing is not draw:
             return
         self.drawing = None

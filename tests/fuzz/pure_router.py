@@ -13,13 +13,25 @@ import msgspec
 
 from common.codec import FROM_CLIENT, FROM_WORKER, encode
 from common.errors import ProtocolError
-from common.messages import ErrorReply, Message, Rejected, Requeue, Submit
+from common.messages import Dispatch, ErrorReply, Message, Rejected, Requeue, Submit
 from common.settings import RouterSettings
 from router.broker import Broker
-from router.commands import Append, Command, DropResult, Log, StoreResult, ToClient, ToWorker
+from router.commands import (
+    Append,
+    Command,
+    DropInputs,
+    DropResult,
+    Log,
+    StoreInputs,
+    StoreResult,
+    ToClient,
+    ToWorker,
+)
 from router.events import (
     ClientSaid,
     Event,
+    InputsLost,
+    InputsStored,
     Replayed,
     ResultStored,
     SendFailed,
@@ -41,6 +53,7 @@ LOOKED_AT_SHARE = 0.03  # of frames: the whole state is compared, should they be
 SETTINGS = RouterSettings(
     gpu_queue_size=2, global_queue_size=12, job_deadline_s=60.0, result_ttl_s=30.0, ended_jobs_max=20,
     dead_letters_max=12, results_mb_max=64, key_ttl_s=40.0, retry_backoff_s=0.5, watches_per_job_max=3,
+    inputs_mb_max=16,
 )  # fmt: skip
 MAY_CHANGE = {  # by a frame that is refused: clocks, counts of refusals, what is worked out anew whenever it is asked
     ("RouterState", "now"), ("RouterState", "wall"), ("RouterState", "settings"), ("RouterState", "_plan"),
@@ -58,7 +71,9 @@ class RouterEpisode:
         self.chance = random.Random(seed)
         self.broker = Broker(SETTINGS, first_epoch=5, durable=True)
         self.now = 100.0
-        self.stores: list[StoreResult] = []
+        self.stores: list[StoreResult | StoreInputs] = []
+        self.inputs: set[str] = set()  # that are kept
+        self.lost: list[InputsLost] = []  # to be told next
         long, many = self.chance.choice((0.0, 0.05, 0.9)), self.chance.random() < 0.1
         names = tuple(LONG * 100 * (long > 0.5) + f"fuzz-{n}" for n in range(60 if many else 6))
         self.voices = {b"c%d" % n: Voice("client", Known()) for n in range(3)}
@@ -84,10 +99,7 @@ class RouterEpisode:
             self.now += chance.choice((0.1, 0.1, 0.1, 0.5, 1.0, 4.0, 11.0))
             self._handle(Tick(wall=self._wall()))
         elif kind < 0.06 and self.stores:
-            store = self.stores.pop(chance.randrange(len(self.stores)))
-            refusal = chance.choice((*[""] * 7, "its bytes are others"))
-            deferred = not refusal and chance.random() < 0.05
-            self._handle(ResultStored(wall=self._wall(), token=store.token, refusal=refusal, deferred=deferred))
+            self._stored(self.stores.pop(chance.randrange(len(self.stores))))
         elif kind < 0.065:
             peer = chance.choice(list(self.voices))
             side = self.voices[peer].side
@@ -100,6 +112,17 @@ class RouterEpisode:
             frames, wrong = self.voices[peer].says(chance)
             self.done["mutated"] += wrong
             self._said(side, peer, frames)
+
+    def _stored(self, store: StoreResult | StoreInputs) -> None:
+        refusal = self.chance.choice((*[""] * 7, "its bytes are others"))
+        deferred = not refusal and self.chance.random() < 0.05
+        if isinstance(store, StoreResult):
+            self._handle(ResultStored(wall=self._wall(), token=store.token, refusal=refusal, deferred=deferred))
+            return
+        if not refusal and not deferred:
+            self.inputs.add(store.job_id)
+            self.done["inputs kept"] += 1
+        self._handle(InputsStored(wall=self._wall(), job_id=store.job_id, refusal=refusal, deferred=deferred))
 
     def _said(self, side: str, peer: bytes, frames: Frames) -> None:
         look = self.chance.random() < LOOKED_AT_SHARE
@@ -116,6 +139,8 @@ class RouterEpisode:
                 assert not changed, f"a frame that was refused changed {changed}"
             if self.heard % INVARIANTS_EVERY == 0:
                 self.broker.check_invariants()
+                owned = {job.inputs_of for job in self.broker.state.jobs.values() if job.inputs_of}
+                assert owned == self.inputs, f"kept inputs are not those of jobs: {owned ^ self.inputs}"
         except Exception as error:
             what = f"{type(error).__name__} in {self.seed}, after {self.done['mutated']} mutated frames: {error}"
             raise FuzzError(what, again=self._again(), frames=frames, side=side) from error
@@ -133,7 +158,8 @@ class RouterEpisode:
             return WorkerSaid(wall=wall, peer=peer, message=message, payload=[memoryview(f) for f in frames[3:]])
         if isinstance(message, Submit | Requeue):
             job_id = f"{self.chance.getrandbits(128):032x}"
-            return Submitted(wall=wall, peer=peer, message=message, job_id=job_id, seed=self.chance.getrandbits(32))
+            seed, payload = self.chance.getrandbits(32), [memoryview(f) for f in frames[3:]]
+            return Submitted(wall=wall, peer=peer, message=message, job_id=job_id, seed=seed, payload=payload)
         return ClientSaid(wall=wall, peer=peer, message=message)
 
     def _handle(self, event: Event) -> list[Command]:
@@ -141,18 +167,27 @@ class RouterEpisode:
         commands = self.broker.handle(event, self.now)
         for command in commands:
             self._carry_out(command)
+        while self.lost:
+            self._handle(self.lost.pop())
         return commands
 
     def _carry_out(self, command: Command) -> None:
         match command:
             case ToClient():
-                self._fits(command.message, payload=bool(command.picture_of))
+                self._fits(command.message, payload=bool(command.picture_of or command.payload))
                 self._told(command.peer, command.message)
+            case ToWorker() if command.inputs_of and self.chance.random() < 0.05:
+                assert isinstance(command.message, Dispatch)
+                token = command.message.token
+                self.lost.append(InputsLost(wall=self._wall(), peer=command.peer, token=token, message="damaged"))
             case ToWorker():
-                self._fits(command.message)
+                assert not command.inputs_of or command.inputs_of in self.inputs, "inputs are sent that are not kept"
+                self._fits(command.message, payload=bool(command.inputs_of))
                 self._told(command.peer, command.message)
-            case StoreResult():
+            case StoreResult() | StoreInputs():
                 self.stores.append(command)
+            case DropInputs():
+                self.inputs.discard(command.job_id)
             case Append():
                 msgspec.json.encode(command.record)
             case Log():
@@ -174,7 +209,7 @@ class RouterEpisode:
         said = [c for c in answers if isinstance(c, ToClient | ToWorker)]
         if not any(c.peer == peer and isinstance(c.message, ErrorReply | Rejected) for c in said):
             return False
-        others = [c for c in answers if isinstance(c, Append | StoreResult | DropResult)]
+        others = [c for c in answers if isinstance(c, Append | StoreResult | DropResult | StoreInputs | DropInputs)]
         assert len(said) == 1, f"a refusal is not all that is said: {said}"
         assert not others, f"a frame that was refused led to {others}"
         self.done["refused"] += 1

@@ -37,7 +37,15 @@ def test_no_frame_ends_a_process_or_changes_anything_when_refused(tmp_path: Path
             assert done["canaries"] >= done["rounds"] > 0, done
             assert done["refused"] > done["mutated"] / 3, done
         elif part == "broker":
-            deep = ("job.finished", "job.requeued", "job.failed", "worker.registered", "worker.refused", "compared")
+            deep = (
+                "job.finished",
+                "job.requeued",
+                "job.failed",
+                "worker.registered",
+                "worker.refused",
+                "compared",
+                "inputs kept",
+            )
             assert all(done[name] > 0 for name in deep), done
     assert total >= FRAMES_MIN
 

@@ -42,6 +42,7 @@ from common.messages import (
 from common.sockets import router_socket
 from tests.common.samples import LIMITS, MEASURES, STATS
 from tests.gateway.views import MODELS, WORKERS
+from tests.ports import free_endpoint
 
 POLL_MS = 5
 
@@ -89,10 +90,10 @@ class FakeRouter:
         self._thread: threading.Thread | None = None
         self._last_peer = b""
         self._orders: list[Callable[[zmq.Socket[bytes]], object]] = []
-        self.endpoint = "tcp://127.0.0.1:*"
+        self.endpoint = free_endpoint()
 
     def start(self) -> None:
-        """Bind: at the first start to a free port, later to the same one."""
+        """Bind, each time to the same port."""
         self._stopping = threading.Event()
         bound = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(bound,))
@@ -145,8 +146,7 @@ class FakeRouter:
 
     def _serve(self, bound: threading.Event) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        socket = router_socket(context, self.endpoint.replace("*", "0"))
-        self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        socket = router_socket(context, self.endpoint)
         bound.set()
         try:
             while not self._stopping.is_set():

@@ -11,7 +11,7 @@ from tests.genserve.fake_router import FakeRouter, Script
 def start() -> Iterator[Callable[..., FakeRouter]]:
     started: list[FakeRouter] = []
 
-    def make(script: Script, endpoint: str = "tcp://127.0.0.1:*") -> FakeRouter:
+    def make(script: Script, endpoint: str = "") -> FakeRouter:
         started.append(FakeRouter(script, endpoint))
         return started[-1]
 

@@ -10,6 +10,7 @@ import zmq
 from common.codec import FROM_CLIENT, encode, part_sizes
 from common.messages import JobView, Message, Picture, Result
 from common.sockets import router_socket
+from tests.ports import free_endpoint
 
 JOB_ID = "ab" * 16
 PICTURE = b"\x89PNG" + bytes(700_000)
@@ -49,11 +50,11 @@ def view(state: str = "queued", **changes: object) -> JobView:
 class FakeRouter:
     """Answers as `script` says; keeps what it heard."""
 
-    def __init__(self, script: Script, endpoint: str = "tcp://127.0.0.1:*") -> None:
+    def __init__(self, script: Script, endpoint: str = "") -> None:
         self._script = script
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = router_socket(self._context, endpoint)
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.endpoint = endpoint or free_endpoint()
+        self._socket = router_socket(self._context, self.endpoint)
         self.heard: list[Message] = []
         self._peer = b""
         self._stop = threading.Event()

@@ -8,7 +8,7 @@ import typer
 from common.errors import GenServeError
 from common.messages import JobProgress
 from genserve.files import write_atomically
-from genserve.generate import check_output, describe, job_spec, output_path, parse_size
+from genserve.generate import check_output, describe, format_of, job_spec, output_path, parse_size
 
 
 def test_fields_left_out_are_the_models_own() -> None:
@@ -43,9 +43,22 @@ def test_what_could_not_be_written_is_refused_before_drawing(tmp_path: Path) -> 
     check_output(None)
     check_output(tmp_path)
     check_output(tmp_path / "new.PNG")
-    for path, words in ((tmp_path / "x.jpg", "x.png"), (tmp_path / "none" / "x.png", "create it")):
+    check_output(tmp_path / "new.JPEG", "jpeg")
+    for path, format_, words in (
+        (tmp_path / "x.jpg", "png", "x.png"),
+        (tmp_path / "x.png", "jpeg", "x.jpg"),
+        (tmp_path / "x.gif", "png", "x.png"),
+        (tmp_path / "none" / "x.png", "png", "create it"),
+    ):
         with pytest.raises(typer.BadParameter, match=words):
-            check_output(path)
+            check_output(path, format_)
+
+
+def test_the_files_name_asks_for_the_format(tmp_path: Path) -> None:
+    asked = {"x.png": "png", "x.JPG": "jpeg", "x.jpeg": "jpeg", "x.webp": "webp", "x.gif": "png", "x": "png"}
+    assert {name: format_of(tmp_path / name) for name in asked} == asked
+    assert format_of(None) == format_of(tmp_path) == "png"
+    assert output_path(tmp_path, "abcdef1234", "jpeg") == tmp_path / "genserve-abcdef12.jpg"
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_raw_commands_need_no_engine_packages() -> None:
         (["up", "--engine", "noop", "--gpus", "tpu"], 78, "'tpu'"),
         (["up", "--engine", "noop", "--gpus", "cpu", "--port", "65535"], 78, "65533"),
         (["generate", "x", "--size", "7"], 2, "512x512"),
-        (["generate", "x", "-o", "x.jpg"], 2, "x.png"),
+        (["generate", "x", "-o", "x.gif"], 2, "x.png"),
         (["generate", "x", "-o", "missing/x.png"], 2, "missing"),
         (["generate", "x", "--router", "foo"], 2, "--router: 'foo' is not tcp://HOST:PORT"),
         (["status", "--router", "foo"], 2, "--router: 'foo' is not tcp://HOST:PORT"),

@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import GenServeError, SettingsError
 from genserve.parts import Plan, command_line, need_engine_packages, plan
+from tests.ports import free_ports
 
 NOOP = {"engine": "noop", "model_path": None}
 NO_LOG: dict[str, str | None] = {"level": None, "format": None}
@@ -67,8 +68,9 @@ def test_a_person_at_a_terminal_gets_readable_logs_unless_json_is_set() -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        yield listener.getsockname()[1]
+    port = free_ports(5) + 2
+    with closing(socket.create_server(("127.0.0.1", port))):
+        yield port
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])

@@ -17,7 +17,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.service import GENSERVE, Service, free_ports, running, wait_for
+from tests.ports import free_ports
+from tests.service import GENSERVE, Service, running, wait_for
 
 NOOP = ("--engine", "noop", "--gpus", "cpu")
 STOP_WITHIN_S = 30.0

@@ -54,8 +54,10 @@ class Terminal:
 
     def end(self) -> tuple[int, str]:
         """The exit status, and the last words."""
-        while self._read(WITHIN_S):
+        deadline = monotonic_s() + WITHIN_S
+        while self._read(deadline - monotonic_s()):
             pass
+        assert monotonic_s() < deadline, f"no end: {self.text[-2000:]!r}"
         _, status = os.waitpid(self.pid, 0)
         os.close(self._fd)
         self.pid = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from common.keys import new_key, write_key
 from common.settings.reference import digest_line, reference
 from genserve.installation import carry as carrying
 from genserve.installation import checks, sources
@@ -240,12 +241,18 @@ def test_commands_of_the_system_that_are_missing_are_named() -> None:
         (["install", "--gpus", "tpu"], "'tpu' in the list of devices"),
         (["install", "--gpus", "cpu", "--router-host", "tcp://x"], "is not HOST or HOST:PORT"),
         (["install", "--gpus", "cpu", "--router-host", "h", "--key", "missing.key"], "name the key file made for"),
+        (["install", "--gpus", "cpu", "--router-host", "h", "--key", "x.key"], "x.key is no key file"),
+        (["install", "--gpus", "cpu", "--router-host", "h", "--key", "app.key"], "is a client key (app); here a key"),
+        (["install", "--gpus", "cpu", "--router-host", "h", "--key", "open.key"], "others may read open.key"),
         (["install", "--gpus", "cpu", "--key", "x.key"], "--key goes with --router-host"),
         (["install", "--gpus", "cpu", "--router-host", "10.0.0.5"], "make one there with `genserve keys new NAME"),
     ],
 )
 def test_a_wrong_wish_changes_nothing_and_says_what_is_right(words: list[str], said: str, tmp_path: Path) -> None:
     (tmp_path / "x.key").write_text("a key")
+    (tmp_path / "x.key").chmod(0o600)
+    write_key(tmp_path / "app.key", new_key("app", "client", new_key("server", "server").public_key))
+    (tmp_path / "open.key").touch(0o644)
     done = subprocess.run(
         [sys.executable, "-m", "genserve", *words, "--dry-run"],
         cwd=tmp_path,

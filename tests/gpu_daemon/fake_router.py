@@ -20,6 +20,7 @@ from common.messages import (
     WorkerMessage,
 )
 from common.sockets import Socket, router_socket
+from tests.ports import free_endpoint
 
 M = TypeVar("M", bound=Message)
 WITHIN_S = 15.0
@@ -54,10 +55,10 @@ def token(number: int, dispatch: int = 1) -> Token:
 class FakeRouter:
     """One ROUTER socket; the last daemon heard is the one spoken to."""
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:*") -> None:
+    def __init__(self, endpoint: str = "") -> None:
         self._context: zmq.Context[Socket] = zmq.Context()
-        self._socket = router_socket(self._context, endpoint)
-        self.endpoint = self._socket.getsockopt(zmq.LAST_ENDPOINT).decode().rstrip("\0")
+        self.endpoint = endpoint or free_endpoint()
+        self._socket = router_socket(self._context, self.endpoint)
         self.epoch = 0
         self.heard: list[Message] = []  # not yet asked for, less heartbeats
         self.payloads: dict[Token, bytes] = {}

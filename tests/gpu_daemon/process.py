@@ -2,8 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,8 @@ class Daemon:
 
     def __init__(self, router: FakeRouter, folder: Path, **settings: object) -> None:
         self.router = router
-        self.tmp = folder / "tmp"
-        self.tmp.mkdir(exist_ok=True)
+        self.tmp = Path(tempfile.mkdtemp(prefix="genserve-test-"))  # in a short path, since it holds a socket
+        weakref.finalize(self, shutil.rmtree, self.tmp)
         self.log_path = folder / "log"
         usual: dict[str, object] = {"engine": "noop", "device": "cpu", "router_endpoint": router.endpoint}
         env = {name: value for name, value in os.environ.items() if not name.startswith("GENSERVE_")}

@@ -43,6 +43,7 @@ from gpu_daemon.introduction import introduce
 from tests.common.systemd_socket import NotifySocket
 from tests.gpu_daemon.fake_router import FakeRouter, job_order, token
 from tests.gpu_daemon.process import Daemon
+from tests.ports import free_ports
 
 WITHIN_S = 15.0
 A, B, C = token(1), token(2), token(3)
@@ -347,7 +348,7 @@ def test_a_restarted_router_finds_its_daemon_and_what_it_drew(router: FakeRouter
 def test_whatever_answered_where_the_router_was_it_connects_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """libzmq gives a connection up for good whose other end has once spoken what is no ZMTP."""
     monkeypatch.setattr(control_module, "UNSENDABLE_S_MAX", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as stranger:
+    with socket.create_server(("127.0.0.1", free_ports(1))) as stranger:
         stranger.settimeout(0)
         endpoint = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
         settings = GpuDaemonSettings(engine="noop", device="cpu", router_endpoint=endpoint)

@@ -20,6 +20,7 @@ from common.messages import (
     Fenced,
     Heartbeat,
     HeldToken,
+    InputPicture,
     Message,
     Picture,
     Register,
@@ -224,6 +225,48 @@ def test_progress_is_thinned_but_for_its_last_steps(ready: Driver) -> None:
         for command in ready.engine(Step(token=A, step=step, steps=20, step_s=0.0, load=DeviceLoad()))
     ]
     assert [command.message.step for command in said if isinstance(command, ToRouter)] == [1, 19, 20]
+
+
+def test_a_preview_is_passed_on_with_its_bytes_at_whatever_step(ready: Driver) -> None:
+    ready.dispatch(A)
+    preview = Picture(format="jpeg", width=1, height=1, drawn_width=1, drawn_height=1, bytes=3, sha256="0" * 64)
+    steps = [Step(token=A, step=n, steps=20, step_s=0.0, load=DeviceLoad()) for n in range(1, 4)]
+    shown = [msgspec.structs.replace(steps[n], preview=preview, preview_index=n - 1, parts=(3,)) for n in (1, 2)]
+    ready.engine(steps[0])
+    for index, step in enumerate(shown):
+        progress = WorkerProgress(
+            epoch=1, token=A, step=step.step, steps=20, preview=preview, preview_index=index, parts=(3,)
+        )
+        assert ready.engine(step, (b"abc",)) == [ToRouter(progress, (b"abc",))]
+
+
+def test_what_a_job_starts_from_is_held_until_it_has_ended(ready: Driver) -> None:
+    job, other = (msgspec.structs.replace(job_order(), inputs=(input_of(size),)) for size in (5, 1))
+    first = Dispatch(epoch=1, token=A, job=job, remaining_s=600.0, parts=(3, 2))
+    assert ready.do(RouterSaid(first, (b"abc", b"de"))) == [
+        ToEngine(Draw(token=A, job=job, parts=(3, 2)), (b"abc", b"de"))
+    ]
+    second = Dispatch(epoch=1, token=B, job=other, remaining_s=600.0, parts=(1,))
+    assert ready.do(RouterSaid(second, (b"x",))) == []
+    ready.drawn(A)
+    assert [held.inputs for held in ready.session.work.hand.all()] == [(), (b"x",)]
+
+
+@pytest.mark.parametrize("payload", [(), (b"abcd",), (b"abcde", b"f"), (b"abcdef",)])
+def test_a_job_whose_frames_are_not_its_files_fails_and_reaches_no_engine(
+    ready: Driver, payload: tuple[bytes, ...]
+) -> None:
+    job = msgspec.structs.replace(job_order(), inputs=(input_of(5),))
+    order = Dispatch(epoch=1, token=A, job=job, remaining_s=600.0, parts=tuple(map(len, payload)))
+    told = ready.do(RouterSaid(order, payload))[-1]
+    assert isinstance(told, ToRouter)
+    assert isinstance(told.message, Fail)
+    assert (told.message.code, told.message.started) == ("protocol_error", False)
+    assert ready.session.work.hand.running() is None
+
+
+def input_of(size: int) -> InputPicture:
+    return InputPicture(kind="image", format="png", width=1, height=1, bytes=size, sha256="0" * 64)
 
 
 def test_a_dispatch_beyond_the_credit_is_returned(ready: Driver) -> None:

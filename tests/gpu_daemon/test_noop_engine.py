@@ -12,7 +12,7 @@ from PIL import Image
 from common.errors import SettingsError
 from common.settings import GpuDaemonSettings
 from gpu_daemon.devices import cpu
-from gpu_daemon.engine.backend import Painting, Stopped
+from gpu_daemon.engine.backend import Painting, Preview, Stopped
 from gpu_daemon.engine.noop import NoopBackend, colour_of, noop_card
 from gpu_daemon.engine.saving import save_picture
 from tests.gpu_daemon.fake_router import job_order, token
@@ -20,7 +20,7 @@ from tests.gpu_daemon.fake_router import job_order, token
 
 def draw(**changes: object) -> Painting:
     backend = NoopBackend(GpuDaemonSettings(engine="noop"), cpu())
-    return backend.draw(job_order(**changes), lambda _step, _steps, _step_s: None)
+    return backend.draw(job_order(**changes), lambda *_step: None)
 
 
 @pytest.mark.parametrize(("width", "height"), [(16, 16), (17, 33), (64, 48), (1024, 1024), (2048, 1999)])
@@ -43,7 +43,7 @@ def test_the_seed_decides() -> None:
 def test_every_step_is_told_and_may_stop_the_job() -> None:
     backend, told = NoopBackend(GpuDaemonSettings(engine="noop"), cpu()), []
 
-    def on_step(step: int, steps: int, _step_s: float) -> None:
+    def on_step(step: int, steps: int, _step_s: float, _preview: Preview | None) -> None:
         told.append((step, steps))
         if step == 3:
             raise Stopped
@@ -51,6 +51,27 @@ def test_every_step_is_told_and_may_stop_the_job() -> None:
     with pytest.raises(Stopped):
         backend.draw(job_order(steps=9), on_step)
     assert told == [(1, 9), (2, 9), (3, 9)]
+
+
+def test_previews_are_of_colours_of_their_own() -> None:
+    shown: list[Preview] = []
+    backend = NoopBackend(GpuDaemonSettings(engine="noop"), cpu())
+
+    def told(_step: int, _steps: int, _step_s: float, preview: Preview | None) -> None:
+        shown.extend([preview] if preview else [])
+
+    data = backend.draw(job_order(steps=9, previews=3, seed=5), told).data
+    assert data == draw(steps=9, seed=5).data
+    assert [preview.index for preview in shown] == [0, 1, 2]
+    colours = [Image.open(io.BytesIO(preview.data)).convert("RGB").getpixel((0, 0)) for preview in shown]
+    assert len({*colours, colour_of(5)}) == 4
+
+
+def test_what_it_starts_from_changes_its_colour() -> None:
+    backend, job = NoopBackend(GpuDaemonSettings(engine="noop"), cpu()), job_order(seed=5)
+    drawn = [backend.draw(job, lambda *_step: None, files).data for files in ((), (b"a",), (b"b",), (b"a", b"b"))]
+    assert len(set(drawn)) == 4
+    assert backend.draw(job, lambda *_step: None, (b"a",)).data == drawn[1]
 
 
 def test_its_card_bears_the_name_of_the_settings() -> None:

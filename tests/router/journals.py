@@ -2,6 +2,7 @@
 
 import hashlib
 import select
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import zmq
+from msgspec import structs
 
+from common.codec import split_payload
 from common.log import get_logger
-from common.messages import ErrorInfo, Note, Picture, Timings, Token
+from common.messages import ErrorInfo, InputPicture, Note, Picture, Timings, Token
 from common.models import ModelCard
 from router.journal import Journal, Stored
 from router.records import (
@@ -62,6 +65,38 @@ def picture(data: bytes, **wrong: Any) -> Picture:
 
 def frames(*parts: bytes) -> list[zmq.Frame]:
     return [zmq.Frame(part) for part in parts]
+
+
+def png(width: int = 3, noise: bytes = b"") -> bytes:
+    """A PNG as far as its header says so, and whatever else."""
+    size = struct.pack(">II", width, 2)
+    rest = struct.pack(">I", len(noise)) + b"IDAT" + noise + bytes(4)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + size + bytes(9) + rest
+
+
+def inputs(*files: bytes) -> tuple[InputPicture, ...]:
+    """What is said of such files."""
+    return tuple(
+        InputPicture(kind="image", format="png", width=data[19], height=2, bytes=len(data), sha256=sha256_of(data))
+        for data in files
+    )
+
+
+def sha256_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def keep_inputs(journal: Journal, number: int, *files: bytes) -> list[Stored]:
+    """What came of it."""
+    parts = [part for data in files for part in split_payload(data)]
+    journal.store_inputs(job_id(number), inputs(*files), [zmq.Frame(bytes(part)) for part in parts])
+    return stored(journal, 1)
+
+
+def accepted_with(number: int, *files: bytes, source: int | None = None) -> JobAccepted:
+    """A job that starts from such files, kept under its id or another one's."""
+    order = structs.replace(ORDER, inputs=inputs(*files))
+    return structs.replace(accepted(number), order=order, inputs_of=job_id(number if source is None else source))
 
 
 def accepted(number: int) -> JobAccepted:

@@ -5,7 +5,6 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ import zmq
 
 from common.keys import KeyFile
 from tests.keyring import come_in_with
+from tests.ports import free_endpoint
 from tests.service import wait_for
 
 SOON_S = 10.0
-CARD = {"name": "m", "width": 64, "height": 64, "side_min": 16, "steps": 4}
+CARD = {"name": "m", "width": 64, "height": 64, "side_min": 16, "steps": 4, "edits": True}
 _CODE = (
     "import os, sys; from common.settings import RouterSettings, load_settings; from router.app import run;"
     "sys.exit(run(load_settings(RouterSettings, env=os.environ)))"
@@ -62,8 +62,8 @@ class Dealer:
                 return header, payload
             self.heard.append((name, header, payload))
 
-    def ask(self, name: bytes, answer: bytes, **header: Any) -> tuple[dict[str, Any], list[bytes]]:
-        self.send(name, **header)
+    def ask(self, name: bytes, answer: bytes, *payload: bytes, **header: Any) -> tuple[dict[str, Any], list[bytes]]:
+        self.send(name, *payload, **header)
         return self.until(answer)
 
 
@@ -117,10 +117,7 @@ class RouterProcess:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
-        held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        self.clients, self.workers = (f"tcp://127.0.0.1:{h.getsockname()[1]}" for h in held)
-        for h in held:
-            h.close()
+        self.clients, self.workers = free_endpoint(), free_endpoint()
         self.environment = {
             "GENSERVE_ROUTER_CLIENT_ENDPOINT": self.clients,
             "GENSERVE_ROUTER_WORKER_ENDPOINT": self.workers,

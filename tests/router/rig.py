@@ -33,10 +33,11 @@ from common.messages import (
 from common.models import ModelCard
 from common.settings import RouterSettings
 from router.broker import Broker
-from router.commands import Append, Command, DropResult, Log, StoreResult, ToClient, ToWorker
+from router.commands import Append, Command, DropInputs, DropResult, Log, StoreResult, ToClient, ToWorker
 from router.events import (
     ClientSaid,
     Event,
+    InputsStored,
     Replayed,
     ResultStored,
     SendFailed,
@@ -80,6 +81,7 @@ class Rig:
         self.out: list[Command] = []  # of the last event
         self.all: list[Command] = []
         self.stores: list[StoreResult] = []
+        self.workers: list[FakeWorker] = []
         if records is not None:
             self.event(Replayed(wall=self.wall, records=records))
 
@@ -107,17 +109,26 @@ class Rig:
     # --- clients -------------------------------------------------------------------------------
 
     def submit(
-        self, prompt: str = "x", *, peer: bytes = b"c", rid: str = "1", key: str = "", digest: str = "", **spec: Any
+        self,
+        prompt: str = "x",
+        *,
+        peer: bytes = b"c",
+        rid: str = "1",
+        key: str = "",
+        digest: str = "",
+        files: tuple[bytes, ...] = (),
+        **spec: Any,
     ) -> str:
-        """SUBMIT; the id that the job has if it is accepted."""
-        return self.submit_message(Submit(rid=rid, key=key, digest=digest, job=JobSpec(prompt=prompt, **spec)), peer)
+        """SUBMIT, with the files of its inputs; the id that the job has if it is accepted."""
+        parts = tuple(len(data) for data in files)
+        submit = Submit(rid=rid, key=key, digest=digest, job=JobSpec(prompt=prompt, **spec), parts=parts)
+        return self.submit_message(submit, peer, files)
 
-    def submit_message(self, message: Submit | Requeue, peer: bytes = b"c") -> str:
+    def submit_message(self, message: Submit | Requeue, peer: bytes = b"c", payload: Any = ()) -> str:
         """The same, or REQUEUE."""
         job_id = f"{self.random.getrandbits(128):032x}"
-        self.event(
-            Submitted(wall=self.wall, peer=peer, message=message, job_id=job_id, seed=self.random.getrandbits(32))
-        )
+        seed = self.random.getrandbits(32)
+        self.event(Submitted(wall=self.wall, peer=peer, message=message, job_id=job_id, seed=seed, payload=payload))
         return job_id
 
     def say(self, message: Message, peer: bytes = b"c") -> list[Message]:
@@ -152,6 +163,7 @@ class Rig:
     def worker(self, name: str = "w", *, ready: bool = True, credit: int = 2, **more: Any) -> FakeWorker:
         """A daemon that has registered."""
         worker = FakeWorker(self, name, **more)
+        self.workers.append(worker)
         worker.register()
         if ready:
             worker.ready(credit)
@@ -170,6 +182,13 @@ class Rig:
     def storage(self, *, full: bool) -> list[Command]:
         """The disk has become full, or free again."""
         return self.event(StorageChanged(wall=self.wall, full=full, detail="1 MiB is free"))
+
+    def inputs_stored(self, job_id: str, refusal: str = "", *, deferred: bool = False) -> list[Command]:
+        """What a SUBMIT has brought is stored, or is not."""
+        return self.event(InputsStored(wall=self.wall, job_id=job_id, refusal=refusal, deferred=deferred))
+
+    def dropped_inputs(self) -> list[str]:
+        return [c.job_id for c in self.out if isinstance(c, DropInputs)]
 
     def dropped(self) -> list[str]:
         return [c.job_id for c in self.out if isinstance(c, DropResult)]

@@ -55,6 +55,8 @@ def test_negative_prompts(rig: Rig, negative: str, scale: float | None, expected
         ({"width": 4096, "height": 4096}, "invalid_request", "size"),
         ({"steps": 51}, "invalid_request", "steps"),
         ({"true_cfg_scale": 2.0}, "invalid_request", "true_cfg_scale"),
+        ({"format": "webp"}, "unsupported", "format"),  # an older daemon's card lists png alone
+        ({"quality": 80}, "invalid_request", "quality"),
         ({"model": "other"}, "unknown_model", "model"),
     ],
 )
@@ -65,6 +67,17 @@ def test_refusals_name_the_field(rig: Rig, spec: dict[str, Any], code: str, para
     assert (answer.code, answer.param, answer.retry_after_s) == (code, param, None)
     assert not rig.broker.state.jobs
     assert rig.broker.state.totals.rejected == 1
+
+
+def test_a_format_that_the_engine_writes_is_ordered_with_its_quality(rig: Rig) -> None:
+    rig.worker("w", cards=(card(formats=("png", "jpeg", "webp"), enlarges=True, enlarged_side_max=16384),))
+    assert (_order(rig).format, _order(rig).quality) == ("png", None)
+    order = _order(rig, format="webp", quality=100)
+    assert (order.format, order.quality) == ("webp", 100)
+    answer = _answer(rig, format="webp", width=16384, height=16384)
+    assert isinstance(answer, Rejected)
+    assert answer.param == "size"
+    assert _order(rig, format="jpeg", width=16384, height=16384).format == "jpeg"
 
 
 def test_guidance_is_refused_where_the_model_takes_none(rig: Rig) -> None:

@@ -16,14 +16,17 @@ from common.messages import (
     JobProgress,
     JobQuery,
     JobReply,
+    JobSpec,
     Ping,
     Pong,
     Rejected,
     Result,
     StatusQuery,
     StatusReply,
+    Submit,
     Watch,
 )
+from router import keys
 from router.commands import ToClient, ToWorker
 from router.events import Unreadable
 from tests.router.rig import FakeWorker, Rig
@@ -117,6 +120,11 @@ def test_the_same_key_with_another_job_is_refused(rig: Rig) -> None:
     (answer,) = rig.to_client()
     assert isinstance(answer, Rejected)
     assert answer.code == "key_conflict"
+
+
+def test_the_digest_of_a_job_is_what_journals_hold_of_it() -> None:
+    job = JobSpec(prompt="a red fox", width=64, height=64, seed=7, client="me")
+    assert keys.digest(Submit(rid="1", key="k", job=job)).hex() == "892c191c3823a15db738ed0651e31b8c"
 
 
 def test_a_digest_of_the_clients_own_says_what_is_the_same(rig: Rig) -> None:

@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 
 from common.log import get_logger
-from common.messages import Ping
+from common.messages import CancelJob, Ping
 from common.settings import RouterSettings
 from common.sockets import router_socket
 from router.broker import Broker
-from router.events import ClientSaid, DrainAsked, SendFailed
+from router.commands import Command
+from router.events import ClientSaid, DrainAsked, Event, InputsStored, SendFailed
 from router.loop import Loop
 from router.memory_journal import MemoryJournal
 from tests.common.bad_frames import CLIENT_FRAMES, WORKER_FRAMES
+from tests.router import journals as j
 from tests.router.process import SOON_S, Daemon, Dealer, router_process
 
 
@@ -127,6 +130,31 @@ def test_a_picture_that_is_not_what_was_announced_is_fenced_and_drawn_again(rout
     assert again["token"]["dispatch"] == 2
     worker.done(again["token"], b"abc")
     client.until(b"RESULT")
+
+
+def test_a_job_that_is_cancelled_in_the_batch_that_sends_it_takes_nothing_with_it(
+    router: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end drops what its DISPATCH, decided before and sent after, still carries."""
+    handle = router.broker.handle
+
+    def stored_and_cancelled(event: Event, now: float) -> list[Command]:
+        commands = handle(event, now)
+        if isinstance(event, InputsStored):
+            cancel = CancelJob(rid="c", job_id=event.job_id)
+            commands += handle(ClientSaid(wall=event.wall, peer=b"nobody", message=cancel), now)
+        return commands
+
+    worker, client = _worker(router), router.dealer(router.clients)
+    monkeypatch.setattr(router.broker, "handle", stored_and_cancelled)
+    image = j.png()
+    facts = msgspec.to_builtins(j.inputs(image))
+    client.send(b"SUBMIT", image, rid="1", job={"prompt": "x", "inputs": facts}, parts=[len(image)])
+    client.until(b"CANCELLED")
+    order, payload = worker.until(b"DISPATCH")
+    assert payload == [image]
+    assert worker.until(b"CANCEL")[0]["token"] == order["token"]
+    client.ask(b"PING", b"PONG", rid="p")
 
 
 def test_a_client_that_vanishes_is_noticed_and_its_job_goes_on(router: Running) -> None:

@@ -23,7 +23,7 @@ from router.spans import Span, trace_of
 from tests.common.samples import TRACEPARENT
 from tests.router.rig import FakeWorker, Rig
 
-TIMINGS = {"encode_s": 0.2, "denoise_s": 1.5, "decode_s": 0.3, "save_s": 0.1, "total_s": 2.1}
+TIMINGS = {"encode_s": 0.2, "denoise_s": 1.4, "preview_s": 0.1, "decode_s": 0.3, "save_s": 0.1, "total_s": 2.1}
 
 
 def status(rig: Rig) -> StatusReply:
@@ -72,7 +72,7 @@ def test_a_picture_is_measured_from_acceptance_to_its_end() -> None:
     assert found.started_at == pytest.approx(rig.wall - 5.0)
     assert {stage: sum(times.counts) for stage, times in found.stages.items()} == dict.fromkeys(found.stages, 1)
     assert {stage: times.sum_s for stage, times in found.stages.items()} == pytest.approx(
-        {"queue": 3.0, "encode": 0.2, "denoise": 1.5, "decode": 0.3, "save": 0.1, "whole": 5.0}
+        {"queue": 3.0, "encode": 0.2, "denoise": 1.4, "preview": 0.1, "decode": 0.3, "save": 0.1, "whole": 5.0}
     )
     assert (found.steps_total, found.failed, found.rejected) == (4, {}, {})
     assert status(rig).workers[0].drawing_s_total == pytest.approx(2.1)

@@ -47,6 +47,7 @@ class Wish:
     number: int
     spec: JobSpec
     key: str
+    files: tuple[bytes, ...] = ()  # that it starts from
     again_of: str = ""  # the dead letter that it revives
     rids: list[str] = field(default_factory=list)  # of its SUBMITs
     job_id: str = ""
@@ -76,15 +77,15 @@ class ClientNode:
 
     # --- what it does --------------------------------------------------------------------------
 
-    def want(self, spec: JobSpec, key: str) -> None:
+    def want(self, spec: JobSpec, key: str, files: tuple[bytes, ...]) -> None:
         """Ask for one picture."""
-        wish = Wish(len(self.wishes), spec, key)
+        wish = Wish(len(self.wishes), spec, key, files)
         self.wishes.append(wish)
         self._submit(wish)
 
-    def twice(self, spec: JobSpec, key: str) -> None:
+    def twice(self, spec: JobSpec, key: str, files: tuple[bytes, ...]) -> None:
         """The same key, sent twice at once."""
-        self.want(spec, key)
+        self.want(spec, key, files)
         self._submit(self.wishes[-1])
 
     def _submit(self, wish: Wish) -> None:
@@ -94,7 +95,8 @@ class ClientNode:
         if wish.again_of:
             self._send(Requeue(rid=rid, job_id=wish.again_of))
         else:
-            self._send(Submit(rid=rid, key=wish.key, job=wish.spec))
+            parts = tuple(len(data) for data in wish.files)
+            self.dealer.send(encode(Submit(rid=rid, key=wish.key, job=wish.spec, parts=parts), wish.files))
 
     def cancel(self, wish: Wish) -> None:
         """Want it no more."""
@@ -173,7 +175,8 @@ class ClientNode:
             case DeadLettersReply():
                 for view in message.letters[:1]:
                     if view.job_id in self.by_job:
-                        wish = Wish(len(self.wishes), self.by_job[view.job_id].spec, "", again_of=view.job_id)
+                        former = self.by_job[view.job_id]
+                        wish = Wish(len(self.wishes), former.spec, "", former.files, again_of=view.job_id)
                         self.wishes.append(wish)
                         self._submit(wish)
             case ErrorReply():
@@ -246,7 +249,8 @@ class ClientNode:
         wish.end_on = wish.end_on or self.dealer.heard_on
         if isinstance(message, Result):
             spec = wish.spec
-            assert data.startswith(picture_of(spec.prompt, spec.seed or 0, spec.steps)), f"not its picture: {wish}"
+            picture = picture_of(spec.prompt, spec.seed or 0, spec.steps, wish.files)
+            assert data.startswith(picture), f"not its picture: {wish}"
         elif isinstance(message, Failed):
             assert message.error.code in FAILURES, message.error
             if message.error.code == "poison":

@@ -12,7 +12,7 @@ from router.state import RouterState
 TOLERANCE_S = 0.01
 EXACT = (
     "owner", "order", "sequence", "created_at", "deadline_at", "dispatch", "settled", "worker_id", "device", "starts",
-    "started_at", "ended_at", "error", "revived_as", "moments",
+    "started_at", "ended_at", "error", "revived_as", "moments", "inputs_of",
 )  # fmt: skip
 TO_GO_ON = ("lost", "attempts", "failures", "returns", "engine_deaths", "memory_failures", "avoid", "barred")
 NEAR = ("created_now", "deadline_now", "ended_now")
@@ -32,6 +32,7 @@ def differences(live: RouterState, again: RouterState) -> list[str]:
     hold("models", list(live.cards.items()), list(again.cards.items()))
     hold("model paths", live.model_paths, again.model_paths)
     hold("result_bytes", live.result_bytes, again.result_bytes)
+    hold("bytes of inputs", live.inputs.kept_bytes, again.inputs.kept_bytes)
     hold("sequence", live.sequence >= again.sequence, True)
     for job_id, job in live.jobs.items():
         other = again.jobs.get(job_id)

@@ -5,10 +5,10 @@ own, goes on, and then everything is handled at once.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from common.codec import TO_WORKER, part_sizes, split_payload
+from common.codec import TO_WORKER, divide, part_sizes, split_payload
 from common.messages import DeviceInfo, Heartbeat, JobOrder, Message, Note, Picture, Register, Timings, Token
 from common.models import ModelCard
 from common.settings import GpuDaemonSettings
@@ -45,12 +45,13 @@ FAILURES = ("engine_error", "engine_error", "out_of_memory", "invalid_request")
 
 
 def card(name: str) -> ModelCard:
-    return ModelCard(name=name, width=64, height=64, side_min=16, side_max=1024, steps=4, steps_max=50)
+    return ModelCard(name=name, width=64, height=64, side_min=16, side_max=1024, steps=4, steps_max=50, edits=True)
 
 
-def picture_of(prompt: str, seed: int, steps: int) -> bytes:
+def picture_of(prompt: str, seed: int, steps: int, files: Sequence[bytes]) -> bytes:
     """How every picture of such a job begins: nothing else may reach its client."""
-    return f"{prompt}/{seed}/{steps}/".encode()
+    started_from = hashlib.sha256(b"".join(files)).hexdigest() if files else "nothing"
+    return f"{prompt}/{seed}/{steps}/{started_from}/".encode()
 
 
 class DaemonNode:
@@ -74,6 +75,7 @@ class DaemonNode:
         self.engine_life = 0
         self.engine_runs = False
         self.drawing: Token | None = None
+        self.files: list[bytes] = []  # that it is drawn from
         self.stop_asked: Token | None = None
         self._backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
@@ -161,7 +163,7 @@ class DaemonNode:
             case ToRouter():
                 self.outbox.say(command.message, command.payload)
             case ToEngine():
-                self._to_engine(command.message)
+                self._to_engine(command.message, command.payload)
             case KillEngine():
                 self.clock.after(0.0, self.kill_engine, "was killed by its daemon")
             case Reconnect():
@@ -177,7 +179,7 @@ class DaemonNode:
 
     def _heard(self, frames: Frames) -> None:
         if not self.left:
-            self.handle(RouterSaid(TO_WORKER.decode(frames)))
+            self.handle(RouterSaid(TO_WORKER.decode(frames), frames[3:]))
 
     def _tick(self, life: int) -> None:
         if life == self.lives:
@@ -221,13 +223,14 @@ class DaemonNode:
         if (life, engine) == (self.lives, self.engine_life):
             self.handle(said)
 
-    def _to_engine(self, message: Message) -> None:
+    def _to_engine(self, message: Message, payload: Sequence[Any] = ()) -> None:
         if not self.engine_runs:
             return  # deaf: it is dead, and that will be noticed
         match message:
             case Draw():
                 assert self.drawing is None, "an engine is given a second picture"
                 self.drawing, self.stop_asked = message.token, None
+                self.files = [b"".join(map(bytes, f)) for f in divide(payload, [i.bytes for i in message.job.inputs])]
                 self._from_engine(0.0, Begun(token=message.token))
                 self.clock.after(self.step_s, self._step, self.engine_life, message, 1)
             case Stop():
@@ -238,7 +241,7 @@ class DaemonNode:
     def _step(self, engine: int, order: Draw, step: int) -> None:
         if engine != self.engine_life or self.hangs:
             return
-        token, steps = order.token, order.job.steps
+        token, steps = order.token, order.job.drawn_steps
         if self.deadly.get(order.job.prompt):
             self.deadly[order.job.prompt] -= 1
             self.kill_engine("died of what it drew")
@@ -260,7 +263,7 @@ class DaemonNode:
             self._drawn(token, order.job)
 
     def _drawn(self, token: Token, job: JobOrder) -> None:
-        data = picture_of(job.prompt, job.seed, job.steps) + f"{token.dispatch}".encode()
+        data = picture_of(job.prompt, job.seed, job.steps, self.files) + f"{token.dispatch}".encode()
         sha256 = hashlib.sha256(data).hexdigest()
         self.promises.drew(self.name, token, sha256)
         picture = Picture(

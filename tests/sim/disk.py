@@ -10,13 +10,18 @@ from typing import Any, Protocol
 
 import msgspec
 
-from common.messages import Picture, Token
-from router.journal import Journal, Storage, Stored
+from common.codec import cut, input_parts
+from common.messages import InputPicture, Picture, Token
+from router.journal import Journal, Storage, Stored, fault_of, inputs_token
 from router.records import (
     AnyRecord,
+    JobAccepted,
+    JobCancelled,
     JobDone,
+    JobFailed,
     JobForgotten,
     JobRecord,
+    JobRevived,
     KeyForgotten,
     KeyTaken,
     ModelForgotten,
@@ -55,7 +60,8 @@ class Disk:
         self.models: dict[str, bytes] = {}
         self.jobs: dict[str, list[bytes]] = {}
         self.keys: dict[tuple[str, str], bytes] = {}
-        self.pictures: dict[str, bytes] = {}
+        self.pictures: dict[str, bytes] = {}  # by their job; what a job starts from, by its id and ".0"
+        self.sizes: dict[str, tuple[int, ...]] = {}  # of the files that a job starts from
         self.renamed: dict[str, bytes] = {}  # their folder is not yet synced
 
     def open(self, host: Host) -> Journal:
@@ -64,11 +70,18 @@ class Disk:
             if self.clock.chance(0.5):
                 self.pictures[job_id] = data
         self.renamed = {}
-        done = {record.job_id for record in self.records() if isinstance(record, JobDone)}
-        assert done <= self.pictures.keys(), f"a done job's picture is lost: {sorted(done - self.pictures.keys())}"
-        for job_id in [job_id for job_id in self.pictures if job_id not in done]:
-            del self.pictures[job_id]
+        records = self.records()
+        wanted = {record.job_id for record in records if isinstance(record, JobDone)}
+        assert wanted <= self.pictures.keys(), f"a done job's picture is lost: {wanted - self.pictures.keys()}"
+        sources = {f"{source}.0" for source in wanted_inputs(records)}
+        assert sources <= self.pictures.keys(), f"what a job starts from is lost: {sources - self.pictures.keys()}"
+        for name in [name for name in self.pictures if name not in wanted | sources]:
+            del self.pictures[name]
         return PlayedJournal(self, host)
+
+    def inputs(self) -> set[str]:
+        """The ids under which something is kept that a job starts from."""
+        return {name.removesuffix(".0") for name in self.pictures if name.endswith(".0")}
 
     def died(self) -> None:
         """The process that had it open is gone."""
@@ -88,6 +101,8 @@ class Disk:
             record: Record = _decoder.decode(row)
             self.trace.note("record", type(record).__name__, row)
             self.promises.committed(record)
+            if isinstance(record, JobAccepted) and record.inputs_of:
+                assert record.inputs_of in self.inputs(), f"accepted before its inputs are kept: {record}"
             match record:
                 case JobForgotten():
                     del self.jobs[record.job_id]
@@ -101,6 +116,18 @@ class Disk:
                     self.keys[record.owner, record.key] = row
                 case KeyForgotten():
                     del self.keys[record.owner, record.key]
+
+
+def wanted_inputs(records: Sequence[Record]) -> set[str]:
+    """The ids under which what is still needed is kept: by jobs that have not ended, and by dead letters."""
+    sources: dict[str, str] = {}
+    for record in records:
+        if isinstance(record, JobAccepted) and record.inputs_of:
+            sources[record.job_id] = record.inputs_of
+        ended = isinstance(record, JobDone | JobCancelled | JobRevived)
+        if ended or (isinstance(record, JobFailed) and record.error.code != "poison"):
+            sources.pop(record.job_id, None)
+    return set(sources.values())
 
 
 class PlayedJournal:
@@ -137,25 +164,34 @@ class PlayedJournal:
 
     def store(self, token: Token, picture: Picture, payload: Sequence[Any]) -> None:
         data = b"".join(frame.bytes for frame in payload)
-        if hashlib.sha256(data).hexdigest() != picture.sha256:
-            self._tell(Stored(token, "the picture's bytes do not match its sha256"))
+        fault = "" if hashlib.sha256(data).hexdigest() == picture.sha256 else "the bytes do not match the sha256"
+        self._store(token, token.job_id, data, fault)
+
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[Any]) -> None:
+        self._disk.sizes[job_id] = tuple(each.bytes for each in inputs)
+        data = b"".join(frame.bytes for frame in payload)
+        self._store(inputs_token(job_id), f"{job_id}.0", data, fault_of(inputs, payload))
+
+    def _store(self, token: Token, name: str, data: bytes, fault: str) -> None:
+        if fault:
+            self._tell(Stored(token, fault))
         elif self._disk.full:
             self._tell(Stored(token, deferred=True))
         else:
             seconds = self._disk.clock.between(WRITE_S)
-            self._host.later(seconds, "before rename", lambda: self._rename(token, data))
+            self._host.later(seconds, "before rename", lambda: self._rename(token, name, data))
 
-    def _rename(self, token: Token, data: bytes) -> None:
+    def _rename(self, token: Token, name: str, data: bytes) -> None:
         if self._disk.full:
             self._tell(Stored(token, deferred=True))
             return
-        self._disk.renamed[token.job_id] = data
+        self._disk.renamed[name] = data
         seconds = self._disk.clock.between(SYNC_S)
-        self._host.later(seconds, "after rename", lambda: self._sync(token, data))
+        self._host.later(seconds, "after rename", lambda: self._sync(token, name, data))
 
-    def _sync(self, token: Token, data: bytes) -> None:
-        self._disk.renamed.pop(token.job_id, None)
-        self._disk.pictures[token.job_id] = data
+    def _sync(self, token: Token, name: str, data: bytes) -> None:
+        self._disk.renamed.pop(name, None)
+        self._disk.pictures[name] = data
         self._tell(Stored(token))
 
     def _tell(self, stored: Stored) -> None:
@@ -179,6 +215,12 @@ class PlayedJournal:
     def drop(self, job_id: str) -> None:
         """Once that is committed."""
         self._drops.append(job_id)
+
+    def fetch_inputs(self, job_id: str) -> Sequence[Any]:
+        return cut(memoryview(self._disk.pictures[f"{job_id}.0"]), input_parts(self._disk.sizes[job_id]))
+
+    def drop_inputs(self, job_id: str) -> None:
+        self._drops.append(f"{job_id}.0")
 
     def close(self) -> None:
         pass

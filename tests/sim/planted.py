@@ -10,9 +10,11 @@ from typing import Any
 import apsw
 import pytest
 
-from common.messages import Accepted, Done, Message, Register, ResultAck, Token
+from common.messages import Accepted, Done, JobOrder, Message, Register, ResultAck, Submit, Token
 from router import journal_schema, recovery
+from router.clients import Clients
 from router.commands import Append, Command, ToClient, ToWorker
+from router.events import Submitted
 from router.fleet import Fleet, Worker
 from router.jobs import ENDED, Job, JobState
 from router.lifecycle import Lifecycle
@@ -179,6 +181,28 @@ def commits_are_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(journal_schema, "_set_up", planted)
 
 
+def inputs_are_believed_before_they_are_stored(patch: pytest.MonkeyPatch) -> None:
+    have_stored = Clients._have_stored
+
+    def planted(self: Clients, submit: Submit, order: JobOrder, event: Submitted) -> None:
+        have_stored(self, submit, order, event)
+        self.submitted(event, stored=True)
+
+    patch.setattr(Clients, "_have_stored", planted)
+    patch.setattr(Clients, "inputs_stored", lambda self, event: self._state.inputs.received(event.job_id))
+
+
+def a_revived_job_does_not_know_where_its_inputs_are(patch: pytest.MonkeyPatch) -> None:
+    revive = Lifecycle.revive
+
+    def planted(self: Lifecycle, dead: Job, anew: Job) -> None:
+        revive(self, dead, anew)
+        if anew.inputs_of:
+            anew.inputs_of = anew.job_id
+
+    patch.setattr(Lifecycle, "revive", planted)
+
+
 PLANTED: tuple[Plant, ...] = (
     a_credit_is_lost_at_re_registration,
     accepted_is_said_before_its_commit,
@@ -196,4 +220,6 @@ PLANTED: tuple[Plant, ...] = (
     a_requeued_job_stays_in_the_hand,
     an_end_is_written_twice,
     commits_are_not_synced,
+    inputs_are_believed_before_they_are_stored,
+    a_revived_job_does_not_know_where_its_inputs_are,
 )

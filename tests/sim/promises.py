@@ -81,6 +81,8 @@ class Promises:
             case JobAccepted():
                 assert record.job_id not in self.lives, f"accepted twice: {record}"
                 self.lives[record.job_id] = Life(record)
+                self.counts["JobAccepted with inputs"] += bool(record.inputs_of)
+                self.counts["JobAccepted with another's inputs"] += record.inputs_of not in ("", record.job_id)
             case KeyTaken():
                 assert record.key not in self.keys, f"a key stands for two jobs: {record}"
                 assert record.job_id in self.lives, f"a key without its job: {record}"

@@ -16,10 +16,11 @@ from common import clock as real_clock
 from common.messages import Message
 from common.settings import RouterSettings
 from router.broker import Broker
-from router.commands import Command, Log
-from router.events import Event, Replayed, Submitted
+from router.commands import Command, Log, ToClient, ToWorker
+from router.events import Event, Replayed, SendFailed, Submitted
 from router.journal import Journal
 from router.loop import TICK_S, Loop
+from router.outgoing import Outgoing
 from tests.sim.compare import differences
 from tests.sim.disk import Disk
 from tests.sim.network import HEARTBEAT_S, Clock, Network, ServerSocket
@@ -90,9 +91,15 @@ class PlayedLoop(Loop):
             event = msgspec.structs.replace(event, job_id=uuid.UUID(int=number).hex)
         return event
 
-    def _send(self, side: Any, peer: bytes, message: Message, picture_of: str = "") -> None:
-        self.node.saying(side, peer, message)
-        super()._send(side, peer, message, picture_of)
+
+class PlayedOutgoing(Outgoing):
+    """The real sender; what it is about to say is held against what was promised."""
+
+    node: "RouterNode"
+
+    def send(self, command: ToClient | ToWorker, wall: float) -> SendFailed | None:
+        self.node.saying("client" if isinstance(command, ToClient) else "worker", command.peer, command.message)
+        return super().send(command, wall)
 
 
 class RouterNode:
@@ -152,7 +159,8 @@ class RouterNode:
         self.loop = loop = PlayedLoop(
             broker, self.journal, played["client"], played["worker"], logger=logger, level="error"
         )
-        loop.node, loop._random = self, self.random
+        outgoing = loop._outgoing = PlayedOutgoing(loop._sockets, self.journal, logger)
+        loop.node, loop._random, outgoing.node = self, self.random, self
         loop._events.append(Replayed(wall=loop._wall, records=self.journal.replay()))
         loop._look_at_storage()
         self.network.open(sockets)

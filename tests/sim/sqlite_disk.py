@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from common.messages import Picture, Token
+from common.messages import InputPicture, Picture, Token
 from router import pictures as pictures_module
 from router.journal import Storage, Stored
 from router.records import Record
@@ -234,6 +234,10 @@ class SqliteDisk(Disk):
         pictures_module._write_all, pictures_module.sync_folder = _real_write_all, _real_sync_folder
         shutil.rmtree(self._folder)
 
+    def inputs(self) -> set[str]:
+        files = (path for path in (self._folder / "pictures").rglob("*.0") if path not in self._renamed)
+        return {path.name.removesuffix(".0") for path in files}
+
     # --- pictures ------------------------------------------------------------------------------
 
     def _write_all(self, path: Path, payload: Sequence[Any]) -> None:
@@ -293,6 +297,15 @@ class WatchedSqlite:
 
     def drop(self, job_id: str) -> None:
         self._journal.drop(job_id)
+
+    def store_inputs(self, job_id: str, inputs: Sequence[InputPicture], payload: Sequence[Any]) -> None:
+        self._journal.store_inputs(job_id, inputs, payload)
+
+    def fetch_inputs(self, job_id: str) -> Sequence[Any]:
+        return self._journal.fetch_inputs(job_id)
+
+    def drop_inputs(self, job_id: str) -> None:
+        self._journal.drop_inputs(job_id)
 
     def close(self) -> None:
         self._journal.close()

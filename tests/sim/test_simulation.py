@@ -66,7 +66,7 @@ def test_a_seed_plays_the_same_run_again_byte_for_byte(seed: int) -> None:
 
 def test_the_runs_contain_what_they_are_for() -> None:
     """Every kind of fault, every point where a router may crash, every record, ends of every kind."""
-    total = sum((play_one(seed).counts for seed in range(40)), start=play_one(FIRST_SEED).counts)
+    total = sum((play_one(seed).counts for seed in range(60)), start=play_one(FIRST_SEED).counts)
     missing = [name for name in EXPECTED if not total[name]]
     assert not missing, (missing, total)
 
@@ -84,5 +84,5 @@ EXPECTED = [
     "JobAccepted", "JobDispatched", "JobStarted", "JobRequeued", "JobDone", "JobFailed", "JobCancelled",
     "JobRevived", "JobForgotten", "ModelKnown", "KeyTaken", "ACCEPTED", "REJECTED", "RESULT", "FAILED", "CANCELLED",
     "PROGRESS", "JOB", "STATUS", "DEAD_LETTERS", "ERROR", "WELCOME", "DISPATCH", "CANCEL", "RESULT_ACK", "FENCED",
-    "RESYNC", "compared",
+    "RESYNC", "compared", "JobAccepted with inputs", "JobAccepted with another's inputs",
 ]  # fmt: skip

@@ -4,11 +4,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import structs
+
 from common import clock as real_clock
-from common.messages import JobSpec
+from common.messages import InputSpec, JobSpec
 from common.settings import GpuDaemonSettings, RouterSettings
 from gpu_daemon.hand import CAPACITY_JOBS
 from router.retry import ENGINE_DEATHS_MAX
+from tests.router.journals import inputs as inputs_of
+from tests.router.journals import png
 from tests.sim.client_node import ClientNode
 from tests.sim.daemon_node import DaemonNode
 from tests.sim.disk import Disk
@@ -105,16 +109,27 @@ class World:
             steps=clock.random.choice([1, 1, 4, 12]), priority=clock.random.choice([0, 0, 0, 5, -5]),
             deadline_s=deadline_s, client=clock.random.choice(["", "x", "y"]),
         )  # fmt: skip
+        files = self._files(spec.prompt) if clock.chance(0.3) else ()
+        if files:
+            inputs = [structs.asdict(each) for each in inputs_of(*files)]
+            kinds = ("image", "mask")[: len(files)]
+            told = tuple(InputSpec(**{**each, "kind": kind}) for each, kind in zip(inputs, kinds, strict=True))
+            spec = structs.replace(spec, inputs=told, strength=clock.random.choice([None, 0.1, 0.5, 1.0]))
         if not self.peaceful and clock.chance(DEADLY):
             self.deadly[spec.prompt] = ENGINE_DEATHS_MAX
             self.counts["deadly picture"] = self.counts.get("deadly picture", 0) + 1
         key = "" if clock.chance(0.15) else spec.prompt
-        (client.twice if clock.chance(0.1) else client.want)(spec, key)
+        (client.twice if clock.chance(0.1) else client.want)(spec, key, files)
         wish = client.wishes[-1]
         if clock.chance(0.2):
             clock.after(clock.between((0.0, 10.0)), client.cancel, wish)
         if clock.chance(0.3):
             clock.after(clock.between((0.0, 40.0)), client.ask_again, wish)
+
+    def _files(self, name: str) -> tuple[bytes, ...]:
+        """An image, perhaps with a mask."""
+        image, mask = png(3, name.encode()), png(3, f"mask {name}".encode())
+        return (image, mask) if self.clock.chance(0.5) else (image,)
 
     # --- what breaks ---------------------------------------------------------------------------
 
@@ -239,6 +254,8 @@ class World:
         assert self.asked == CLIENTS * JOBS_PER_CLIENT
         assert not state.live, sorted(state.live)
         self.router.compare()
+        kept = {job.inputs_of for job in state.jobs.values() if job.inputs_of}
+        assert self.disk.inputs() == kept, f"inputs of {kept} are wanted, of {self.disk.inputs()} kept"
         for daemon in self.daemons:
             if daemon.gone:
                 assert daemon.name not in state.fleet.workers, f"{daemon.name} is gone and still believed in"

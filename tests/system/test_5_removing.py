@@ -39,6 +39,7 @@ def test_a_host_of_gpus_alone_serves_a_router_elsewhere(machine: Machine) -> Non
     dropin = f"/etc/systemd/system/{GPUS[1]}.d/noop.conf"
     machine.write(dropin, "[Service]\nEnvironment=GENSERVE_GPU_DAEMON_ENGINE=noop\n")
     machine.write("/tmp/host2.key", Key.new("daemon").file(Key.new("server")))
+    machine.run("chmod", "600", "/tmp/host2.key")
     words = ("install", "--gpus", "cpu:1", "--router-host", "10.0.0.5")
     done = machine.try_(COMMAND, *words)
     assert done.returncode == 1
