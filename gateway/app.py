@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
+from secrets import token_bytes
 from typing import Any
 
 import uvloop
@@ -39,6 +40,7 @@ from gateway.handover import Predecessor, hand_over
 from gateway.link import RouterLink
 from gateway.listener import LISTEN_BACKLOG, held_descriptor, held_listener, listen
 from gateway.middleware import every_request
+from gateway.secret import link_secret
 from gateway.standing import standing
 
 LAST_REQUESTS_S = 2.0  # for those who had connected to a held socket before we left it
@@ -61,11 +63,12 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
         )
         held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
         settings = loaded.settings
+        secret = link_secret(settings.link_secret_file, os.environ)
         listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
     except GenServeError as error:
         return exit_config(error)
     with listener:
-        server = Server(loaded, listener, key, held=held is not None, traces=traces)
+        server = Server(loaded, listener, key, held=held is not None, secret=secret, traces=traces)
         handed_over = uvloop.run(_serve_until_stopped(loaded, server, systemd, predecessor))
     if not handed_over:
         restarts.ended_well()
@@ -91,14 +94,19 @@ class Server:
         key: KeyFile | None = None,
         *,
         held: bool = False,
+        secret: bytes = b"",
         traces: Traces | None = None,
     ) -> None:
-        """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends."""
+        """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends.
+
+        `secret` signs links to pictures; without one they are good for as long as this process lives.
+        """
         settings = loaded.settings
         self._listener = listener
         self.held = held
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
-        self._gateway = Gateway(loaded, self._link, version=version("genserve"), traces=traces)
+        secret = secret or token_bytes()
+        self._gateway = Gateway(loaded, self._link, version=version("genserve"), link_secret=secret, traces=traces)
         self._gateway.address = (
             listener.getsockname()[0] if held else settings.host,
             listener.getsockname()[1],

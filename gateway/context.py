@@ -3,8 +3,8 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -30,6 +30,8 @@ CHARSETS = frozenset({"utf-8", "utf8"})
 PLAIN_JSON = "send plain JSON in UTF-8 with the header Content-Type: application/json"
 CLIENT_LABEL_CHARS_MAX = 128
 JOB_ID = re.compile(r"[0-9a-f]{32}")
+REQUEST_ID = web.RequestKey("request_id", str)
+JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a request is about, for the log
 
 _encoder = msgspec.json.Encoder()
 
@@ -38,9 +40,17 @@ class Gateway:
     """The connection to the router, the settings, and what is known of the models."""
 
     def __init__(
-        self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, traces: Traces | None = None
+        self,
+        loaded: Loaded[GatewaySettings],
+        link: RouterLink,
+        *,
+        version: str,
+        link_secret: bytes,
+        traces: Traces | None = None,
     ) -> None:
+        """`link_secret` signs links to pictures."""
         self.settings = loaded.settings
+        self.link_secret = link_secret
         self.log_settings = loaded.log
         self.link = link
         self.version = version
@@ -55,6 +65,8 @@ class Gateway:
         self.leaving = False  # no more than what there is: each answer ends its connection
         self.stopping = False
         self.requests = 0  # being answered
+        self.streams = 0  # of them those that are streams of events
+        self.upload_bytes = 0  # of bodies with picture files, held by open requests
         self._arriving: set[asyncio.Timeout] = set()  # one for each body that is being read
 
     def stop(self) -> None:
@@ -63,6 +75,18 @@ class Gateway:
         now = asyncio.get_running_loop().time()
         for limit in self._arriving:
             limit.reschedule(now)
+
+    @contextmanager
+    def streaming(self) -> Iterator[None]:
+        """Inside, one more stream of events is open. Raises GenServeError unavailable where there are too many."""
+        if self.streams >= self.settings.event_streams_max:
+            message = f"{self.streams} streams of events are open already (gateway.event_streams_max)"
+            raise GenServeError("unavailable", message)
+        self.streams += 1
+        try:
+            yield
+        finally:
+            self.streams -= 1
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -74,18 +98,21 @@ class Gateway:
             self.requests -= 1
 
     async def body(self, request: web.Request) -> bytes:
-        """The request's body. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping.
-
-        aiohttp's 413 where it is, or says that it is, too long.
-        """
-        limit_s, announced = self.settings.body_timeout_s, request.content_length or 0
+        """The request's body. Raises as `arriving` does; aiohttp's 413 where it is, or says that it is, too long."""
+        announced = request.content_length or 0
         if announced > self.settings.body_bytes_max:  # not even waited for
             raise web.HTTPRequestEntityTooLarge(self.settings.body_bytes_max, announced)
+        async with self.arriving(self.settings.body_timeout_s, "body_timeout_s"):
+            return await request.read()
+
+    @asynccontextmanager
+    async def arriving(self, limit_s: float, setting: str) -> AsyncIterator[None]:
+        """Inside, a body is read. Raises HttpError 408 where it is slow, GenServeError unavailable while stopping."""
         try:
             async with asyncio.timeout(0 if self.stopping else limit_s) as limit:  # 0: what is here already
                 self._arriving.add(limit)
                 try:
-                    return await request.read()
+                    yield
                 finally:
                     self._arriving.discard(limit)
         except TimeoutError:
@@ -93,7 +120,7 @@ class Gateway:
                 raise GenServeError("unavailable", "the gateway is stopping and the body had not arrived") from None
             raise HttpError(
                 408,
-                f"the body did not arrive within {limit_s:g} s (gateway.body_timeout_s)",
+                f"the body did not arrive within {limit_s:g} s (gateway.{setting})",
                 next_step="send the whole body at once",
             ) from None
 
@@ -164,6 +191,15 @@ async def read_json_body(request: web.Request) -> bytes:
     return await request.app[GATEWAY].body(request)
 
 
+def job_id_of(request: web.Request) -> str:
+    """The job that the path names. Raises GenServeError not_found where it can be none."""
+    job_id = request.match_info["job_id"]
+    if not JOB_ID.fullmatch(job_id):
+        raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
+    request[JOB_IDS] = [job_id]
+    return job_id
+
+
 def client_label(request: web.Request) -> str:
     """Whom to count the job to: the header X-GenServe-Client, else the peer's address."""
     label = request.headers.get("X-GenServe-Client", "").strip()
@@ -176,9 +212,9 @@ def client_label(request: web.Request) -> str:
     return label or request.remote or ""
 
 
-def request_key(request: web.Request, endpoint: str, asked: Body) -> keys.RequestKey | None:
-    """The request's Idempotency-Key, if it has one."""
-    return keys.read_key(request.headers.getall(keys.HEADER, []), endpoint, asked)
+def request_key(request: web.Request, endpoint: str, asked: Body, files: bytes = b"") -> keys.RequestKey | None:
+    """The request's Idempotency-Key, if it has one; `files`: a digest of those that it brings."""
+    return keys.read_key(request.headers.getall(keys.HEADER, []), endpoint, asked, files)
 
 
 def random_seed(key: keys.RequestKey | None) -> int:

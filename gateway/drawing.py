@@ -4,41 +4,49 @@ A request with a key of its own is the exception to both: its jobs stay as they 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
+from common.codec import Buffer
 from common.errors import GenServeError
-from common.messages import Accepted, JobSpec
+from common.messages import Accepted, JobProgress, JobSpec
 from gateway.dialects.keys import RequestKey
 from gateway.dialects.picture import Drawn
 from gateway.link import RouterLink
 from gateway.submission import Submission
 
 
-async def draw(
+@asynccontextmanager
+async def drawing(
     link: RouterLink,
     specs: Sequence[JobSpec],
     *,
     wait_s: float,
+    payload: Sequence[Buffer] = (),
     key: RequestKey | None = None,
     cancel_on_disconnect: bool = True,
-) -> list[Drawn]:
-    """The pictures of `specs`, in their order.
+    on_progress: Callable[[int, JobProgress, bytes], None] | None = None,
+) -> AsyncIterator[list[Submission]]:
+    """The jobs of a request on their way, each with the same `payload`; `on_progress` is told which of them moved.
 
-    The first refusal or failure is raised, and the other jobs are cancelled; so are all of them when `wait_s` have
-    passed (deadline_exceeded) or, with `cancel_on_disconnect`, when this coroutine is cancelled.
+    Inside the block its time runs: when `wait_s` have passed it ends with deadline_exceeded. Whatever ends it cancels
+    the jobs that have not ended, but those of a key; with `cancel_on_disconnect`, being cancelled does so too.
     """
     submissions: list[Submission] = []
     cancel = key is None
     try:
         async with asyncio.timeout(wait_s):
             for index, spec in enumerate(specs):
+                told = partial(on_progress, index) if on_progress is not None else None
                 if key is None:
-                    submissions.append(link.submit(spec))
+                    submissions.append(link.submit(spec, payload=payload, on_progress=told))
                     continue
-                submissions.append(link.submit(spec, key=key.of_job(index), digest=key.digest))
+                name, digest = key.of_job(index), key.digest
+                submissions.append(link.submit(spec, payload=payload, key=name, digest=digest, on_progress=told))
                 if index == 0 and len(specs) > 1:
                     await submissions[0].answered  # else another body under this key would leave its further jobs
-            return await asyncio.gather(*(submission.ended for submission in submissions))
+            yield submissions
     except TimeoutError:
         raise GenServeError(
             "deadline_exceeded", f"no picture within the {wait_s:g} s that a request may wait"
@@ -49,6 +57,21 @@ async def draw(
     finally:
         for submission in submissions:
             link.release(submission, cancel=cancel)
+
+
+async def draw(
+    link: RouterLink,
+    specs: Sequence[JobSpec],
+    *,
+    wait_s: float,
+    payload: Sequence[Buffer] = (),
+    key: RequestKey | None = None,
+    cancel_on_disconnect: bool = True,
+) -> list[Drawn]:
+    """The pictures of `specs`, in their order. The first refusal or failure is raised, and ends the other jobs."""
+    begun = drawing(link, specs, wait_s=wait_s, payload=payload, key=key, cancel_on_disconnect=cancel_on_disconnect)
+    async with begun as submissions:
+        return await asyncio.gather(*(submission.ended for submission in submissions))
 
 
 async def accept(link: RouterLink, spec: JobSpec, *, key: RequestKey | None) -> Accepted:

@@ -5,7 +5,7 @@ again after each send.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import zmq
 
@@ -95,9 +95,9 @@ class Line:
         self._look_again()
         return refused
 
-    def send(self, message: ClientMessage) -> None:
+    def send(self, message: ClientMessage, payload: Sequence[Buffer] = ()) -> None:
         """Send now, or as soon as a router is connected. Of one rid only the latest message waits."""
-        frames = encode(message)
+        frames = encode(message, payload)
         if self._unsent or not self._put(frames):
             self._unsent[message.rid] = frames
         self._look_again()
@@ -114,11 +114,10 @@ class Line:
 
     def _put(self, frames: list[Buffer]) -> bool:
         """False where no router is connected, or its queue is full."""
-        send = self._socket.send
+        send, last = self._socket.send, len(frames) - 1
         try:
-            for frame in frames[:-1]:
-                send(frame, _SEND_MORE)
-            send(frames[-1], _DONTWAIT)
+            for index, frame in enumerate(frames):
+                send(frame, _DONTWAIT if index == last else _SEND_MORE, copy=index < HEAD_FRAMES)
         except zmq.Again:
             return False
         return True

@@ -11,17 +11,16 @@ more (it restarted without its journal) is given it again. CANCEL, too, is repea
 import asyncio
 import itertools
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from common.clock import monotonic_s
-from common.codec import TO_CLIENT, Buffer
+from common.codec import TO_CLIENT, Buffer, part_sizes
 from common.errors import ERRORS, GenServeError, ProtocolError
 from common.health import Check, Pulse
 from common.keys import KeyFile
 from common.log import get_logger
 from common.messages import (
     Accepted,
-    CancelJob,
     Cancelled,
     ClientMessage,
     DeadLettersReply,
@@ -30,6 +29,7 @@ from common.messages import (
     JobProgress,
     JobReply,
     JobSpec,
+    JobsReply,
     Message,
     Pong,
     Rejected,
@@ -39,20 +39,20 @@ from common.messages import (
     Watch,
 )
 from common.roles import LOCAL_NAME
+from gateway.cancelling import Cancelling
 from gateway.dialects.picture import Drawn
+from gateway.following import Following
 from gateway.line import HEAD_FRAMES, Line
-from gateway.submission import ENDED, TRACEPARENT, Submission, job_failure, refusal, settle
+from gateway.submission import ENDED, TRACEPARENT, OnProgress, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
 TICKS_MISSED_MAX = 4  # of our own, before something is wrong with us
 WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answer_timeout_s`
-CANCEL_REPEATS_MAX = 12  # one every WATCH_INTERVAL_S
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
 WAITING_MAX = 4096  # questions, and jobs followed, at one time
 HTTP_OWNER = LOCAL_NAME  # whose jobs are those of HTTP: with keys and without, of any gateway
 OWN_KEY = "k"  # begins the rid of a job with a key of the client's own: it is never cancelled by a late word
-CANCELLING = "c"  # begins the rid of a CANCEL that nobody waits for
 
 
 class RouterLink:
@@ -70,7 +70,8 @@ class RouterLink:
         self._asked: dict[str, asyncio.Future[tuple[Message, bytes]]] = {}  # by rid
         self._submitted: dict[str, Submission] = {}  # by rid, until released or ended
         self._followed: dict[str, dict[str, Submission]] = {}  # those accepted, by job id and rid
-        self._cancelling: dict[str, int] = {}  # job id -> repeats left
+        self._cancelling = Cancelling(self._send, owner)
+        self.following = Following(self.ask, self._send, self.new_rid)
         self._heard_at = monotonic_s()
         self._ticks = Pulse("nothing was repeated to the router", TICKS_MISSED_MAX * WATCH_INTERVAL_S, self._heard_at)
         self._silence_s_max = ROUTER_SILENCE_S_MAX
@@ -94,6 +95,7 @@ class RouterLink:
 
     def drain(self) -> None:
         """The gateway is stopping: a router that is silent is no longer given time to come back."""
+        self.following.stop()
         self._silence_s_max = max(self.answer_timeout_s, WATCHES_MISSED_MAX * WATCH_INTERVAL_S)
         self._check_silence()
 
@@ -104,6 +106,7 @@ class RouterLink:
     async def close(self) -> None:
         """Fail whatever still waits, and drop the connection. Cancels no job."""
         self._closed = True
+        self.following.stop()
         self._ticker.cancel()
         await asyncio.gather(self._ticker, return_exceptions=True)
         for submission in list(self._submitted.values()):
@@ -139,22 +142,22 @@ class RouterLink:
         self,
         spec: JobSpec,
         *,
+        payload: Sequence[Buffer] = (),
         key: str = "",
         digest: str = "",
-        on_progress: Callable[[JobProgress], None] | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Submission:
-        """Send a job on its way. To be given to `release` in the end, whatever happens.
+        """Send a job on its way, the frames of its inputs with it. To be given to `release` in the end.
 
-        `key` is the client's own, and `digest` that of its body; '' where it gave none. `on_progress` is told its
-        steps, of which some may be lost.
+        `key` is the client's own, `digest` that of its body. `on_progress` is told its steps; some may be lost.
         """
         self._check_room(len(self._submitted))
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        own, trace = key or uuid.uuid4().hex, TRACEPARENT.get()
-        message = Submit(rid=rid, job=spec, key=own, digest=digest, owner=self._owner, traceparent=trace)
-        submission = Submission(message, self._loop, on_progress)
+        own, parts, trace = key or uuid.uuid4().hex, part_sizes(payload), TRACEPARENT.get()
+        message = Submit(rid=rid, job=spec, key=own, digest=digest, owner=self._owner, parts=parts, traceparent=trace)
+        submission = Submission(message, self._loop, on_progress, payload)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
         self._send_submit(submission)
@@ -170,7 +173,7 @@ class RouterLink:
             if submission.job_id or self._closed:
                 self._forget(submission)
         elif self._forget(submission) and submission.job_id:  # without one, an ACCEPTED still to come is cancelled
-            self._cancel(submission.job_id)
+            self._cancelling.begin(submission.job_id)
 
     def unavailable(self) -> GenServeError:
         """What to raise where the router has not answered."""
@@ -180,14 +183,10 @@ class RouterLink:
 
     def _send_submit(self, submission: Submission) -> None:
         submission.asked_now = monotonic_s()
-        self._line.send(submission.message)
+        self._line.send(submission.message, submission.payload)
 
-    def _cancel(self, job_id: str) -> None:
-        self._cancelling.setdefault(job_id, CANCEL_REPEATS_MAX)
-        self._send_cancel(job_id)
-
-    def _send_cancel(self, job_id: str) -> None:
-        self._line.send(CancelJob(rid=f"{CANCELLING}{job_id}", job_id=job_id, owner=self._owner))
+    def _send(self, message: ClientMessage) -> None:
+        self._line.send(message)
 
     async def _tick(self) -> None:
         while True:
@@ -203,13 +202,8 @@ class RouterLink:
                 if not submission.job_id and submission.asked_now < just_now:
                     submission.resubmits += submission.resubmits > 0
                     self._send_submit(submission)
-            for job_id, repeats_left in list(self._cancelling.items()):
-                if repeats_left == 0:
-                    self._log.warning("cancel.unanswered", job_id=job_id)
-                    del self._cancelling[job_id]
-                else:
-                    self._cancelling[job_id] = repeats_left - 1
-                    self._send_cancel(job_id)
+            self._cancelling.repeat()
+            self.following.repeat(monotonic_s())
 
     def _check_silence(self) -> None:
         if self._submitted and monotonic_s() - self._heard_at > self._silence_s_max:
@@ -228,18 +222,20 @@ class RouterLink:
         except ProtocolError as error:
             self._log.warning("message.refused", name=repr(frames[1:2]), error=error.message)
             return
+        if self.following.hears(message, frames[HEAD_FRAMES:]) and getattr(message, "rid", "") not in self._asked:
+            return
         match message:
             case JobProgress():
                 submission = self._submitted.get(message.rid)
                 if submission is not None and submission.on_progress is not None:
-                    submission.on_progress(message)
+                    submission.on_progress(message, b"".join(frames[HEAD_FRAMES:]))
             case Accepted():
                 self._on_accepted(message)
             case Rejected():
                 self._on_rejected(message)
             case Result() | Failed() | Cancelled():
                 self._on_end(message, frames[HEAD_FRAMES:])
-            case JobReply() | StatusReply() | DeadLettersReply() | Pong():
+            case JobReply() | JobsReply() | StatusReply() | DeadLettersReply() | Pong():
                 self._answer(message.rid, message)
             case ErrorReply():
                 self._on_error(message)
@@ -248,7 +244,7 @@ class RouterLink:
         submission = self._submitted.get(message.rid)
         if submission is None:  # released before the router's word came
             if not message.rid.startswith(OWN_KEY):
-                self._cancel(message.job_id)
+                self._cancelling.begin(message.job_id)
             return
         submission.stop_clock()
         settle(submission.answered, message)
@@ -275,7 +271,8 @@ class RouterLink:
 
     def _on_end(self, message: Result | Failed | Cancelled, payload: list[Buffer]) -> None:
         waiting = self._followed.pop(message.job_id, {})
-        if not waiting and message.rid not in self._asked and not message.rid.startswith(CANCELLING):
+        if not waiting and message.rid not in self._asked:
+            self._cancelling.answered(message.rid)
             return  # of a job that nobody waits for here
         data = b"".join(payload)
         self._answer(message.rid, message, data)
@@ -308,9 +305,9 @@ class RouterLink:
         submission = self._submitted.get(message.rid)
         if message.rid in self._asked:
             settle(self._asked[message.rid], error)
-        elif message.rid.startswith(CANCELLING):
-            self._cancelling.pop(message.rid.removeprefix(CANCELLING), None)
-        elif submission is not None and submission.job_id and error.code == "not_found":
+        elif self._cancelling.answered(message.rid):
+            pass  # there is nothing to cancel
+        elif submission is not None and error.code == "not_found":  # the second of two finds it lost already
             if submission.ended_before:  # a repetition that comes too late: the picture is no longer kept
                 self._end(message.rid, error)
             else:
@@ -334,9 +331,7 @@ class RouterLink:
             self._send_submit(submission)
 
     def _answer(self, rid: str, message: Message, data: bytes = b"") -> None:
-        if rid.startswith(CANCELLING):
-            self._cancelling.pop(rid.removeprefix(CANCELLING), None)
-        elif rid in self._asked:
+        if not self._cancelling.answered(rid) and rid in self._asked:
             settle(self._asked[rid], (message, data))
 
     def _stopping(self) -> GenServeError:

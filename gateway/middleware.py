@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -19,11 +20,11 @@ from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
 from common.sockets import is_loopback
-from gateway.context import GATEWAY, PLAIN_JSON, reply
+from gateway.context import GATEWAY, JOB_IDS, PLAIN_JSON, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
+from gateway.sse import OPEN_STREAM, EventStream
 
-JOB_IDS = web.RequestKey("job_ids", list[str])  # the jobs that a route has drawn, for the log
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
 HUNG_UP = 499  # the status, in the metrics alone, of a request whose client did not wait
@@ -46,19 +47,20 @@ async def every_request(request: web.Request, handler: Handler) -> web.StreamRes
         except asyncio.CancelledError:  # the client hung up, or we stop: nobody is answered
             gateway.metrics.answered(request, HUNG_UP, monotonic_s() - began)
             raise
-        span.answered(response.status, response.headers["X-Request-Id"], request.get(JOB_IDS, []))
+        span.answered(response.status, request[REQUEST_ID], request.get(JOB_IDS, []))
         return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     began = monotonic_s()
-    request_id = f"{_boot}-{next(_numbers)}"
+    request_id = request[REQUEST_ID] = f"{_boot}-{next(_numbers)}"
     fields: dict[str, object] = {}
+    response: web.StreamResponse
     try:
         _check_caller(request)
         response = await handler(request)
     except GenServeError as error:
-        response = error_response(error, request.path)
+        response = await _failed(error, request)
         fields = _failure_fields(error)
     except web.HTTPException as error:
         refusal = _refusal_of(error, request)
@@ -67,21 +69,33 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         fields = _failure_fields(refusal)
     except (web.RequestPayloadError, ConnectionError) as error:
         refusal = HttpError(400, "the body did not arrive as its headers announce it")
-        response = error_response(refusal, request.path)
-        fields = {**_failure_fields(refusal), "cause": type(error).__name__}
+        stream = request.get(OPEN_STREAM)
+        response = error_response(refusal, request.path) if stream is None else stream.response
+        fields = {**(_failure_fields(refusal) if stream is None else {}), "cause": type(error).__name__}
     except Exception:
         request.app[GATEWAY].log.exception("request.crashed", request_id=request_id, path=request.path)
         crash = GenServeError("internal", f"something went wrong inside GenServe (request {request_id})")
-        response = error_response(crash, request.path)
+        response = await _failed(crash, request)
         fields = _failure_fields(crash)
     late = response.status == HTTPStatus.REQUEST_TIMEOUT
-    if request.app[GATEWAY].leaving or late or _oddly_coded(request) or _oddly_versioned(request):
-        response.force_close()
-    response.headers["X-Request-Id"] = request_id
+    if not response.prepared:
+        if request.app[GATEWAY].leaving or late or _oddly_coded(request) or _oddly_versioned(request):
+            response.force_close()
+        response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
     request.app[GATEWAY].metrics.answered(request, response.status, elapsed_s)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
     return response
+
+
+async def _failed(error: GenServeError, request: web.Request) -> web.StreamResponse:
+    """The answer that tells an error; where the answer has begun, its last event does."""
+    stream: EventStream | None = request.get(OPEN_STREAM)
+    if stream is None:
+        return error_response(error, request.path)
+    with suppress(ConnectionError):
+        await stream.fail(error)
+    return stream.response
 
 
 def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
@@ -96,7 +110,7 @@ def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Resp
 
 def error_response(error: GenServeError, path: str) -> web.Response:
     """The error body in the dialect of `path`."""
-    body = generate.to_error(error) if path == "/generate" else ErrorBody(error=facts(error))
+    body = generate.to_error(error) if path in ("/generate", "/generate/upload") else ErrorBody(error=facts(error))
     return reply(body, status=status_of(error), headers=headers_of(error))
 
 

@@ -1,10 +1,11 @@
 """One job on its way through the link, and how it may end. Knows futures; knows no socket and no HTTP."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
+from common.codec import Buffer
 from common.errors import ERRORS, GenServeError
 from common.messages import Accepted, Cancelled, ErrorInfo, Failed, JobProgress, Rejected, Submit
 from gateway.dialects.errors import JobError
@@ -15,24 +16,27 @@ ENDED = frozenset({"done", "failed", "cancelled"})  # as a JobView names states
 TRACEPARENT: ContextVar[str] = ContextVar("traceparent", default="")  # of the span that a job submitted now is part of
 
 Outcome = TypeVar("Outcome")
+OnProgress: TypeAlias = Callable[[JobProgress, bytes], None]  # and the bytes of its preview, if it has one
 
 
 class Submission:
     """One job on its way: `answered` gets the router's ACCEPTED, `ended` the picture, or either the error instead."""
 
     __slots__ = (
-        "answered", "asked_now", "ended", "ended_before", "job_id", "message", "on_progress", "refused", "released",
-        "resubmits", "rid", "unanswered",
+        "answered", "asked_now", "ended", "ended_before", "job_id", "message", "on_progress", "payload", "refused",
+        "released", "resubmits", "rid", "unanswered",
     )  # fmt: skip
 
     def __init__(
         self,
         message: Submit,
         loop: asyncio.AbstractEventLoop,
-        on_progress: Callable[[JobProgress], None] | None = None,
+        on_progress: OnProgress | None = None,
+        payload: Sequence[Buffer] = (),
     ) -> None:
         self.rid = message.rid
         self.on_progress = on_progress
+        self.payload = payload
         self.message = message  # sent again, as it is, until it is answered: its key makes it one job
         self.answered: asyncio.Future[Accepted] = loop.create_future()
         self.ended: asyncio.Future[Drawn] = loop.create_future()

@@ -18,6 +18,7 @@ from common.errors import ERRORS, GenServeError
 from common.handshakes import Handshakes
 from common.keys import KeyFile
 from common.messages import (
+    JOBS_PER_PAGE,
     Accepted,
     CancelJob,
     Cancelled,
@@ -30,6 +31,8 @@ from common.messages import (
     JobQuery,
     JobReply,
     JobSpec,
+    JobsQuery,
+    JobsReply,
     JobView,
     KeysQuery,
     KeysReply,
@@ -39,6 +42,7 @@ from common.messages import (
     Rejected,
     Requeue,
     Result,
+    ShownState,
     StatusQuery,
     StatusReply,
     Submit,
@@ -178,6 +182,20 @@ class Client:
             raise GenServeError("invalid_request", text)
         assert isinstance(answer, Cancelled)
         return answer
+
+    def jobs(self, states: Sequence[ShownState], limit: int) -> list[JobView]:
+        """The newest jobs that one may see, at most `limit`; without `states` those in any. Raises unavailable."""
+        found: list[JobView] = []
+        before = 0
+        while len(found) < limit:
+            room = min(JOBS_PER_PAGE, limit - len(found))
+            question = JobsQuery(rid=_name(), states=tuple(states), before=before, limit=room)
+            page = self._answer(question, JobsReply)
+            found += page.jobs
+            before = page.next_before
+            if not before:
+                break
+        return found
 
     def dead_letters(self) -> list[JobView]:
         """The poison jobs that are kept, oldest first, all pages together. Raises GenServeError unavailable."""

@@ -6,10 +6,11 @@ import typer
 
 from genserve.flags import ClientKey, Router, router_address
 
+JOBS_MAX = 10_000
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, 32 digits.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
-jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at one job, or cancel it.")
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at jobs, or cancel one.")
 
 
 @jobs.command(epilog="Example:\n  genserve jobs show 0123456789abcdef0123456789abcdef")
@@ -18,6 +19,26 @@ def show(job_id: JobId, *, as_json: AsJson = False, router_: Router = None, key_
     from genserve.jobs import show as run  # noqa: PLC0415  # keeps --help quick
 
     raise typer.Exit(run(router_address(router_, key_file), job_id, as_json=as_json))
+
+
+@jobs.command("list", epilog="Examples:\n  genserve jobs list\n  genserve jobs list --state queued --state running")
+def list_(
+    *,
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Only jobs in this state (queued, running, done, failed, cancelled); may be said several times."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many, at most.", min=1, max=JOBS_MAX)] = 20,
+    as_json: AsJson = False,
+    router_: Router = None,
+    key_file: ClientKey = None,
+) -> None:
+    """List the newest jobs: your own, or everyone's with an admin's key."""
+    from genserve.jobs import listed  # noqa: PLC0415  # keeps --help quick
+
+    raise typer.Exit(listed(router_address(router_, key_file), state or (), limit=limit, as_json=as_json))
 
 
 @jobs.command(epilog="Example:\n  genserve jobs cancel 0123456789abcdef0123456789abcdef")

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import cast, get_args
 
 import msgspec
 import typer
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.clock import wall_s
-from common.messages import JobMoment, JobReply, JobView
+from common.messages import JobMoment, JobReply, JobView, ShownState
 from common.roles import LOCAL_NAME
 from genserve.client import Client, RouterAddress
 from genserve.status import seconds
@@ -25,6 +26,7 @@ from genserve.status import seconds
 STATE_STYLES = {"queued": "cyan", "running": "cyan", "done": "green", "failed": "bold red", "cancelled": "yellow"}
 EVENT_STYLES = {**STATE_STYLES, "requeued": "yellow", "requeued_as": "yellow"}
 BAR = 20  # characters
+CLIENT_CHARS = 16
 
 
 def show(router: RouterAddress, job_id: str, *, as_json: bool) -> int:
@@ -35,6 +37,17 @@ def show(router: RouterAddress, job_id: str, *, as_json: bool) -> int:
         _write_json({"job": reply.job, "history": reply.history})
     else:
         Console().print(job_page(reply, now=wall_s()))
+    return 0
+
+
+def listed(router: RouterAddress, states: Sequence[str], *, limit: int, as_json: bool) -> int:
+    """Print the newest jobs; the exit status. Raises GenServeError unavailable."""
+    with Client(router) as client:
+        found = client.jobs([check_state(each) for each in states], limit)
+    if as_json:
+        _write_json(found)
+    else:
+        Console().print(jobs_page(found, limit=limit, now=wall_s()))
     return 0
 
 
@@ -66,6 +79,14 @@ def requeue(router: RouterAddress, job_id: str) -> int:
     return 0
 
 
+def check_state(text: str) -> ShownState:
+    """A state of jobs. Raises typer.BadParameter for anything else."""
+    for state in get_args(ShownState):
+        if text == state:
+            return cast(ShownState, state)
+    raise typer.BadParameter(f"{text!r} is no state of a job: {', '.join(get_args(ShownState))}")
+
+
 def check_id(text: str) -> str:
     """A job's id. Raises typer.BadParameter for anything else."""
     if not re.fullmatch(r"[0-9a-f]{32}", text):
@@ -90,6 +111,23 @@ def job_page(reply: JobReply, *, now: float) -> RenderableType:
     if reply.history:
         parts += [Text(""), Text(" History", style="bold"), Padding(_history(reply.history), (0, 0, 0, 2))]
     return Group(*parts, Text(""))
+
+
+def jobs_page(found: Sequence[JobView], *, limit: int, now: float) -> RenderableType:
+    """The newest jobs, a line each, for a terminal of 80 columns or more. `now`: wall seconds."""
+    if not found:
+        return Text(" There is no such job.", style="green")
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for heading in ("job", "state", "step", "size", "client"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("accepted", justify="right", no_wrap=True)
+    for job in found:
+        state = Text(job.state, style=STATE_STYLES.get(job.state, ""))
+        where = f"{job.step}/{job.steps}" if job.state == "running" else f"no. {job.position}" if job.position else ""
+        size = f"{job.width}x{job.height}"
+        table.add_row(job.job_id, state, where, size, job.client[:CLIENT_CHARS], _ago(job.created_at, now))
+    more = [Text(f" The {limit} newest; --limit N shows more.", style="dim")] if len(found) == limit else []
+    return Group(Text(""), Padding(table, (0, 0, 0, 1)), *more, Text(""))
 
 
 def letters_page(letters: Sequence[JobView], *, now: float) -> RenderableType:

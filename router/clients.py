@@ -19,6 +19,7 @@ from common.messages import (
     JobOrder,
     JobQuery,
     JobReply,
+    JobsQuery,
     KeysQuery,
     Message,
     Note,
@@ -38,6 +39,7 @@ from router.inputs import check_frames, size_of
 from router.jobs import Job, JobState
 from router.keys import Key, digest
 from router.lifecycle import Lifecycle
+from router.listing import jobs_reply
 from router.permission import check_allowed, may_touch, owner_of
 from router.records import KeyForgotten, KeyTaken
 from router.speeds import Trust
@@ -291,6 +293,8 @@ class Clients:
                 self._state.to_client(peer, status_reply(self._state, message.rid, message.workers_from, who))
             case KeysQuery():
                 self._state.to_client(peer, self._state.visitors.reply(message.rid, message.keys_from))
+            case JobsQuery():
+                self._state.to_client(peer, jobs_reply(self._state, message, who))
             case DeadLettersQuery():
                 self._state.to_client(peer, self._dead_letters(message, who))
             case Ping():

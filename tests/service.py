@@ -71,6 +71,7 @@ class Service:
                     **clean,
                     "GENSERVE_LOG_LEVEL": "debug",
                     "GENSERVE_ROUTER_STATE_DIR": str(self.state_dir),
+                    "XDG_STATE_HOME": str(folder / "xdg"),
                     **(env or {}),
                 },
                 stdin=subprocess.DEVNULL,

@@ -44,6 +44,8 @@ from common.messages.client import (
     JobProgress,
     JobQuery,
     JobReply,
+    JobsQuery,
+    JobsReply,
     KeysQuery,
     KeysReply,
     OwnedMessage,
@@ -87,6 +89,7 @@ from common.messages.parts import (
     Quality,
     Rid,
     Seconds,
+    ShownState,
     Text,
     Timings,
     Token,
@@ -94,6 +97,7 @@ from common.messages.parts import (
 )
 from common.messages.views import (
     DEAD_LETTERS_PER_PAGE,
+    JOBS_PER_PAGE,
     KEYS_PER_PAGE,
     STATUS_FAILURES,
     STATUS_WORKERS_PER_PAGE,
@@ -135,7 +139,18 @@ def _table(*types: type[Message]) -> dict[bytes, type[Message]]:
 
 
 CLIENT_TO_ROUTER = _table(
-    Submit, CancelJob, Watch, JobQuery, Fetch, DeadLettersQuery, Requeue, StatusQuery, KeysQuery, Ping, ErrorReply
+    Submit,
+    CancelJob,
+    Watch,
+    JobQuery,
+    Fetch,
+    JobsQuery,
+    DeadLettersQuery,
+    Requeue,
+    StatusQuery,
+    KeysQuery,
+    Ping,
+    ErrorReply,
 )
 ROUTER_TO_CLIENT = _table(
     Accepted,
@@ -145,6 +160,7 @@ ROUTER_TO_CLIENT = _table(
     Failed,
     Cancelled,
     JobReply,
+    JobsReply,
     DeadLettersReply,
     StatusReply,
     KeysReply,
@@ -162,6 +178,7 @@ __all__ = [
     "INPUTS_MAX",
     "INPUT_BYTES_MAX",
     "INPUT_PIXELS_MAX",
+    "JOBS_PER_PAGE",
     "KEYS_PER_PAGE",
     "NEGATIVE_PROMPT_CHARS_MAX",
     "PREVIEWS_MAX",
@@ -212,6 +229,8 @@ __all__ = [
     "JobReply",
     "JobSpec",
     "JobView",
+    "JobsQuery",
+    "JobsReply",
     "KeyView",
     "KeysQuery",
     "KeysReply",
@@ -237,6 +256,7 @@ __all__ = [
     "RouterMeasures",
     "RouterStats",
     "Seconds",
+    "ShownState",
     "Started",
     "StatusQuery",
     "StatusReply",

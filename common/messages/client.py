@@ -1,5 +1,9 @@
 """What clients and the router say to each other. Pure; the grammar stands in common/messages."""
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from common.messages.parts import (
     Count,
     ErrorInfo,
@@ -10,9 +14,11 @@ from common.messages.parts import (
     Parts,
     Picture,
     Rid,
+    ShownState,
     TraceParent,
 )
 from common.messages.views import (
+    JOBS_PER_PAGE,
     FailureView,
     JobMoment,
     JobView,
@@ -88,6 +94,15 @@ class DeadLettersQuery(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_f
 
     NAME = b"DEAD_LETTERS"
     letters_from: Count = 0
+
+
+class JobsQuery(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for jobs, newest first: those in one of `states` (empty: in any), from before the `before`-th accepted."""
+
+    NAME = b"JOBS"
+    states: Annotated[tuple[ShownState, ...], Meta(max_length=5)] = ()
+    before: Count = 0
+    limit: Annotated[int, Meta(ge=1, le=JOBS_PER_PAGE)] = JOBS_PER_PAGE
 
 
 class Requeue(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -201,6 +216,15 @@ class JobReply(Message, frozen=True, kw_only=True):
     job_id: str
     job: JobView
     history: tuple[JobMoment, ...] = ()
+
+
+class JobsReply(Message, frozen=True, kw_only=True):
+    """One page of jobs, newest first; the next one is asked for with `before=next_before`, 0 where there is none."""
+
+    NAME = b"JOBS"
+    rid: str
+    jobs: tuple[JobView, ...]
+    next_before: int
 
 
 class DeadLettersReply(Message, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from common.models import ModelCard
 
 STATUS_WORKERS_PER_PAGE = 48  # at most: fewer where they are so long that one header has no room for them
 DEAD_LETTERS_PER_PAGE = 8  # likewise
+JOBS_PER_PAGE = 32  # at most
 KEYS_PER_PAGE = 256
 STATUS_FAILURES = 5
 

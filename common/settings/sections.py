@@ -162,27 +162,48 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     ] = ""
     model_aliases: Annotated[
         dict[str, str],
-        _of("names that mean another model; '' is the default model", examples=['{"dall-e-3": "flux1-dev"}']),
-    ] = msgspec.field(
-        default_factory=lambda: {
-            "gpt-image-1": "",
-            "gpt-image-1-mini": "",
-            "gpt-image-1.5": "",
-            "dall-e-2": "",
-            "dall-e-3": "",
-        }
-    )
+        _of(
+            "names that mean another model; '' is the default model; one that ends in * stands for all that begin so",
+            examples=['{"dall-e-3": "flux1-dev"}'],
+        ),
+    ] = msgspec.field(default_factory=lambda: {"gpt-image-*": "", "chatgpt-image-*": "", "dall-e-*": ""})
     embedded_model_aliases: Annotated[
         tuple[str, ...],
         _of("names that mean the default model while only the embedded model is served", examples=['["flux1-dev"]']),
     ] = ("flux1-dev",)
     body_bytes_max: Annotated[int, _of("bytes of a request body", ge=1024, le=2**30)] = 1_048_576
-    connections_max: Annotated[int, _of("connections open at one time", ge=1, le=1_000_000)] = 512
+    upload_bytes_max: Annotated[int, _of("bytes of a request body that holds picture files", ge=1024, le=2**30)] = (
+        54_525_952
+    )
+    uploads_mb_max: Annotated[
+        int, _of("MiB of request bodies with picture files that are held at one time", ge=1, le=1_000_000)
+    ] = 256
+    connections_max: Annotated[int, _of("connections open at one time", ge=1, le=1_000_000)] = 2048
+    event_streams_max: Annotated[int, _of("of these, those that are streams of events", ge=0, le=1_000_000)] = 1500
     head_timeout_s: Annotated[
         float, _of("seconds a connection has for the head of its next request, idle time included", **_positive_s)
     ] = 75.0
     body_timeout_s: Annotated[float, _of("seconds a request's body may take to arrive", **_positive_s)] = 30.0
+    upload_timeout_s: Annotated[
+        float, _of("seconds a request's body with picture files may take to arrive", **_positive_s)
+    ] = 120.0
     send_timeout_s: Annotated[float, _of("seconds a client may take to read its answer", **_positive_s)] = 60.0
+    public_url: Annotated[
+        str,
+        _of(
+            "how clients reach this gateway, for links to pictures, e.g. https://pictures.example.org; "
+            "empty: as the Host of the request says",
+            pattern=r"^(https?://[^\s/?#]+)?$",
+        ),
+    ] = ""
+    link_ttl_s: Annotated[float, _of("seconds that a link to a picture is good for", **_positive_s)] = 3600.0
+    link_secret_file: Annotated[
+        str,
+        _of(
+            "the secret that signs links to pictures, 64 hexadecimal digits; empty: "
+            "$CREDENTIALS_DIRECTORY/link.secret, else one that is made in $STATE_DIRECTORY or ~/.local/state/genserve"
+        ),
+    ] = ""
     wait_s: Annotated[float, _of("seconds a synchronous request waits for its pictures", **_positive_s)] = 3600.0
     cancel_on_disconnect: Annotated[
         bool, _of("cancel a synchronous request's jobs when its client hangs up; never those with an Idempotency-Key")

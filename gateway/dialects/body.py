@@ -6,6 +6,7 @@ Pure. Knows JSON and structs; knows no dialect. `null` means that the field was 
 import difflib
 import json
 import math
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from common.errors import GenServeError
-from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
+from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PREVIEWS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
 
 Prompt = Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
 NegativePrompt = Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)]
@@ -21,6 +22,7 @@ ModelName = Annotated[str, Meta(max_length=128)]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]  # pixels
 Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
+Previews = Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)]
 Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]
 Priority = Annotated[int, Meta(ge=-10, le=10)]
@@ -50,11 +52,18 @@ def read(body: bytes, type_: type[B]) -> B:
             raise _refusal(name, f"{show(name)} is no field here{_near(name, fields)}")
         if value is not None:
             given[name] = _convert(name, value, fields[name].type)
-    try:
-        return type_(**given)
-    except TypeError:
-        missing = next(name for name, field in fields.items() if field.required and name not in given)
-        raise GenServeError("invalid_request", f"{missing} is missing", param=missing) from None
+    return _made(type_, given)
+
+
+def read_form(fields: Mapping[str, str], type_: type[B]) -> B:
+    """The same from the text fields of a form: an empty one was left out. Raises as `read` does."""
+    known, given = _fields(type_), dict[str, Any]()
+    for name, text in fields.items():
+        if name not in known:
+            raise _refusal(name, f"{show(name)} is no field here{_near(name, known)}")
+        if text:
+            given[name] = _convert(name, text, known[name].type, strict=False)
+    return _made(type_, given)
 
 
 def said(request: Body) -> bytes:
@@ -128,7 +137,15 @@ def _fields(type_: type[Body]) -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(type_)}
 
 
-def _convert(name: str, value: Any, type_: Any) -> Any:
+def _made(type_: type[B], given: dict[str, Any]) -> B:
+    try:
+        return type_(**given)
+    except TypeError:
+        missing = next(name for name, field in _fields(type_).items() if field.required and name not in given)
+        raise GenServeError("invalid_request", f"{missing} is missing", param=missing) from None
+
+
+def _convert(name: str, value: Any, type_: Any, *, strict: bool = True) -> Any:
     if isinstance(value, str) and not _is_unicode(value):
         raise _refusal(name, f"{name} = {show(value)} is not right: it holds one half of a surrogate pair")
     if isinstance(value, float) and math.isinf(value):
@@ -136,7 +153,7 @@ def _convert(name: str, value: Any, type_: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # to JSON, 28.0 and 28 are one number
     try:
-        return msgspec.convert(value, type_)
+        return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
         reason = str(error).replace("Expected", "expected").replace("`", "")
         raise _refusal(name, f"{name} = {show(value)} is not right: {reason}") from None

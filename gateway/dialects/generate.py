@@ -1,21 +1,33 @@
-"""The older dialect's POST /generate and GET /task/{id}: its field names, with true values.
+"""The older dialect's POST /generate, POST /generate/upload and GET /task/{id}: its field names, with true values.
 
 Pure. A failure is the one error body with the older fields `success`, `message` and `task_id` beside it.
 """
 
-from msgspec import UNSET, Struct, UnsetType, structs
+from typing import Annotated, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from common.errors import GenServeError
 from common.messages import JobSpec, JobView, Note
 from gateway.dialects import body, errors
+from gateway.dialects.body import show
+from gateway.dialects.inputs import Inputs, read_inputs
+from gateway.dialects.multipart import Form
 from gateway.dialects.picture import Drawn, picture_facts
 
-PARAMS = {"steps": "num_inference_steps", "guidance_scale": "cfg"}  # JobSpec's name: this dialect's
+PARAMS = {  # JobSpec's name: this dialect's
+    "steps": "num_inference_steps",
+    "guidance_scale": "cfg",
+    "inputs": "input_image",
+}
+FILES = ("input_image", "mask_image")  # fields of the form that are files
+MODES: dict[str, tuple[str, ...]] = {"text2img": (), "img2img": FILES[:1], "fill": FILES}  # with the files they need
+NO_INPUTS = Inputs()
 _NO = frozenset({"", "0", "no", "off", "false", "none"})
 
 
 class GenerateRequest(body.Body, frozen=True, kw_only=True):
-    """The body of POST /generate."""
+    """The body of POST /generate, and what POST /generate/upload has in common with it."""
 
     prompt: body.Prompt
     model: body.ModelName = ""
@@ -33,6 +45,16 @@ class GenerateRequest(body.Body, frozen=True, kw_only=True):
     def model_asked(self) -> str:
         """The model's name by either field."""
         return self.model or self.model_id
+
+
+R = TypeVar("R", bound=GenerateRequest)
+
+
+class UploadRequest(GenerateRequest, frozen=True, kw_only=True):
+    """The text fields of POST /generate/upload; the files stand beside them: input_image, and mask_image."""
+
+    mode: str = ""  # by the files that there are
+    strength: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class Generated(Struct, frozen=True, kw_only=True):
@@ -102,7 +124,32 @@ class Task(Struct, frozen=True, kw_only=True):
 
 def read_request(data: bytes) -> GenerateRequest:
     """The checked request. Raises GenServeError invalid_request; `param` names the field."""
-    request = body.read(data, GenerateRequest)
+    return _checked(body.read(data, GenerateRequest))
+
+
+def read_upload(form: Form) -> tuple[UploadRequest, Inputs]:
+    """The checked form and its files. Raises GenServeError invalid_request or unsupported; `param` names the field."""
+    request = _checked(body.read_form(form.fields, UploadRequest))
+    files: dict[str, bytes] = {}
+    for name, given in form.files.items():
+        if len(given) > 1:
+            raise GenServeError("invalid_request", f"{name}: one file is taken; there are {len(given)}", param=name)
+        files[name] = given[0]
+    mode = request.mode or next(mode for mode, needed in MODES.items() if set(files) <= set(needed))
+    if mode not in MODES:
+        text = f"mode = {show(mode)} is not done here; there are {', '.join(MODES)}"
+        raise GenServeError("unsupported", text, param="mode")
+    for name in FILES:
+        if name in MODES[mode] and name not in files:
+            raise GenServeError("invalid_request", f"mode = {mode!r} needs the file {name}", param=name)
+        if name in files and name not in MODES[mode]:
+            raise GenServeError("invalid_request", f"mode = {mode!r} goes without the file {name}", param=name)
+    if not files:
+        return structs.replace(request, strength=None), NO_INPUTS  # it was always sent, and meant nothing then
+    return request, read_inputs(files["input_image"], files.get("mask_image"), names=FILES)
+
+
+def _checked(request: R) -> R:
     body.not_blank("prompt", request.prompt)
     if request.model and request.model_id and request.model != request.model_id:
         raise GenServeError("invalid_request", "model and model_id name two models; leave one out", param="model_id")
@@ -114,7 +161,9 @@ def read_request(data: bytes) -> GenerateRequest:
     return request
 
 
-def to_job(request: GenerateRequest, *, model: str, client: str, random_seed: int) -> JobSpec:
+def to_job(
+    request: GenerateRequest, *, model: str, client: str, random_seed: int, inputs: Inputs = NO_INPUTS
+) -> JobSpec:
     """The job; `random_seed` is for a request that names none."""
     save = request.save_disk_path
     return JobSpec(
@@ -129,6 +178,8 @@ def to_job(request: GenerateRequest, *, model: str, client: str, random_seed: in
         client=client,
         deadline_s=request.deadline_s,
         save=save if isinstance(save, bool) else save.strip().lower() not in _NO,
+        inputs=inputs.specs,
+        strength=request.strength if isinstance(request, UploadRequest) else None,
     )
 
 

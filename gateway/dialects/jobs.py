@@ -5,15 +5,21 @@ Pure. Its names of fields are those of POST /v1/images/generations. Times ending
 """
 
 from collections.abc import Sequence
+from typing import get_args
+from urllib.parse import urlencode
 
 from msgspec import UNSET, Struct, UnsetType
 
-from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note
+from common.errors import GenServeError
+from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.openai import parse_size
 from gateway.dialects.picture import EngineSeconds, engine_seconds
 
+LIST_LIMIT, LIST_LIMIT_MAX = 20, 100  # jobs on a page
+NUMBER_DIGITS_MAX = 15
+STATES: tuple[ShownState, ...] = get_args(ShownState)
 RETRY_AFTER_S_MAX = 60.0  # a job may move up when others are cancelled
 
 
@@ -30,6 +36,7 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     true_cfg_scale: body.TrueCfg | None = None
     priority: body.Priority = 0
     deadline_s: body.Deadline | None = None
+    previews: body.Previews = 0
 
 
 class ImageFacts(Struct, frozen=True, kw_only=True):
@@ -47,6 +54,7 @@ class Links(Struct, frozen=True, kw_only=True):
 
     self: str
     image: str
+    events: str
 
 
 class Moment(Struct, frozen=True, kw_only=True):
@@ -111,6 +119,7 @@ def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) ->
         priority=request.priority,
         client=client,
         deadline_s=request.deadline_s,
+        previews=request.previews,
     )
 
 
@@ -146,7 +155,9 @@ def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> Job:
         image=_image(job),
         warnings=job.notes,
         timings=engine_seconds(job.timings) if job.timings else None,
-        links=Links(self=location(job.job_id), image=f"{location(job.job_id)}/image"),
+        links=Links(
+            self=location(job.job_id), image=f"{location(job.job_id)}/image", events=f"{location(job.job_id)}/events"
+        ),
         history=UNSET if history is None else told,
     )
 
@@ -155,6 +166,54 @@ def _image(job: JobView) -> ImageFacts | None:
     if job.picture is None:
         return None
     return ImageFacts(**{name: getattr(job.picture, name) for name in ImageFacts.__struct_fields__})
+
+
+class JobList(Struct, frozen=True, kw_only=True):
+    """What GET /v1/jobs?… asks for."""
+
+    states: tuple[ShownState, ...]
+    limit: int
+    before: int  # where the page begins: 0, or what the link to it says
+
+
+def read_list(query: Sequence[tuple[str, str]]) -> JobList:
+    """The checked query. Raises GenServeError invalid_request; `param` names the field."""
+    states: list[ShownState] = []
+    numbers = {"limit": LIST_LIMIT, "after": 0}
+    for name, value in query:
+        if name == "state":
+            for state in value.split(","):
+                if state not in STATES:
+                    raise _wrong("state", f"is one of {', '.join(STATES)}, or several with commas", value)
+                states.append(state)
+        elif name in numbers:
+            if not (value.isascii() and value.isdecimal() and len(value) <= NUMBER_DIGITS_MAX):
+                raise _wrong(name, "is a whole number", value)
+            numbers[name] = int(value)
+        else:
+            raise GenServeError("invalid_request", f"there is no {name[:40]!r}: state, limit, after", param=name[:40])
+    if not 1 <= numbers["limit"] <= LIST_LIMIT_MAX:
+        raise _wrong("limit", f"is 1 to {LIST_LIMIT_MAX}", str(numbers["limit"]))
+    return JobList(states=tuple(dict.fromkeys(states)), limit=numbers["limit"], before=numbers["after"])
+
+
+def _wrong(name: str, right: str, value: str) -> GenServeError:
+    return GenServeError("invalid_request", f"{name} {right}, not {value[:40]!r}", param=name)
+
+
+class JobPage(Struct, frozen=True, kw_only=True):
+    """One page of jobs, newest first, and the path of the next one; null: this is the last."""
+
+    object: str = "list"
+    data: list[Job]
+    next: str | None
+
+
+def to_list(found: Sequence[JobView], next_before: int, asked: JobList) -> JobPage:
+    """One page of jobs, newest first, and the path of the next one."""
+    more = {"limit": asked.limit, **({"state": ",".join(asked.states)} if asked.states else {}), "after": next_before}
+    following = f"/v1/jobs?{urlencode(more, safe=',')}" if next_before else None
+    return JobPage(data=[to_view(job) for job in found], next=following)
 
 
 def not_finished(job: JobView) -> HttpError:

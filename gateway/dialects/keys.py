@@ -35,10 +35,11 @@ class RequestKey(Struct, frozen=True, kw_only=True):
         return int.from_bytes(sha256(f"{self.endpoint}:{self.name}".encode()).digest()[:8]) % RANDOM_SEEDS
 
 
-def read_key(given: Sequence[str], endpoint: str, request: Body) -> RequestKey | None:
+def read_key(given: Sequence[str], endpoint: str, request: Body, files: bytes = b"") -> RequestKey | None:
     """The key of a request, from all values of its header. Raises GenServeError invalid_request.
 
-    The body's digest is of what it says: order, white space and defaults written out make no other body.
+    The body's digest is of what it says: order, white space and defaults written out make no other body. `files` is
+    a digest of the files that come with it.
     """
     if not given:
         return None
@@ -51,7 +52,7 @@ def read_key(given: Sequence[str], endpoint: str, request: Body) -> RequestKey |
             f"{HEADER} = {show(name)} is not right: it must be 1 to {KEY_CHARS_MAX} printable ASCII characters",
             param=HEADER,
         )
-    return RequestKey(endpoint=endpoint, name=name, digest=sha256(said(request)).hexdigest())
+    return RequestKey(endpoint=endpoint, name=name, digest=sha256(said(request) + files).hexdigest())
 
 
 @contextmanager

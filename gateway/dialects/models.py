@@ -36,6 +36,8 @@ class CardFacts(Struct, frozen=True, kw_only=True):
     steps_max: int
     guidance_scale: float | None  # None: the model takes none
     prompt_tokens_max: int
+    edits: bool  # starts from pictures: POST /v1/images/edits
+    formats: tuple[str, ...]  # that output_format may ask for
 
 
 class ModelItem(Struct, frozen=True, kw_only=True):
@@ -72,18 +74,27 @@ def model_item(name: str, status: StatusReply, settings: GatewaySettings) -> Mod
 
 def may_be_alias(name: str, settings: GatewaySettings) -> bool:
     """Does it take the list of models to say what `name` means?"""
-    return name in settings.model_aliases or name in settings.embedded_model_aliases
+    return _alias(name, settings) is not None or name in settings.embedded_model_aliases
 
 
 def resolve(name: str, known: Sequence[ModelView], settings: GatewaySettings) -> str:
     """The model that `name` means; '' is the default model."""
     if any(view.card.name == name for view in known):
         return name
-    if name in settings.model_aliases:
-        return settings.model_aliases[name]
+    if (meant := _alias(name, settings)) is not None:
+        return meant
     if name in settings.embedded_model_aliases and all(view.card.embedded for view in known):
         return ""
     return name
+
+
+def _alias(name: str, settings: GatewaySettings) -> str | None:
+    """What `name` is set to mean: by itself, else by the longest beginning that fits."""
+    aliases = settings.model_aliases
+    if name in aliases:
+        return aliases[name]
+    fits = [each for each in aliases if each.endswith("*") and name.startswith(each[:-1])]
+    return aliases[max(fits, key=len)] if fits else None
 
 
 def native_sizes(card: ModelCard) -> tuple[str, ...]:
@@ -116,5 +127,7 @@ def _item(view: ModelView, status: StatusReply, settings: GatewaySettings) -> Mo
             steps_max=card.steps_max,
             guidance_scale=card.guidance_scale if card.guided else None,
             prompt_tokens_max=card.prompt_tokens_max,
+            edits=card.edits,
+            formats=card.formats,
         ),
     )

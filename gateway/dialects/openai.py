@@ -1,34 +1,49 @@
-"""OpenAI's images dialect: POST /v1/images/generations.
+"""OpenAI's images dialect: POST /v1/images/generations and /v1/images/edits, from request to jobs to answer.
 
-Pure. What is accepted is done or, where it cannot change the picture, said so in `warnings`; what is
-not done is refused with `unsupported`. Extras that OpenAI lacks: seed, num_inference_steps, guidance_scale,
-negative_prompt, true_cfg_scale, priority, deadline_s.
+Pure. What is accepted is done or, where it cannot change the picture, said so in `warnings`; what is not done is
+refused with `unsupported`. Extras that OpenAI lacks: seed, num_inference_steps, guidance_scale, negative_prompt,
+true_cfg_scale, priority, deadline_s; for edits strength.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from common.errors import GenServeError
-from common.messages import SEED_MAX, SIDE_MAX, JobSpec, Note
+from common.messages import SEED_MAX, SIDE_MAX, Format, JobSpec, Note
 from gateway.dialects import body
 from gateway.dialects.body import show
+from gateway.dialects.inputs import Inputs, read_inputs
+from gateway.dialects.multipart import Form
 from gateway.dialects.picture import Drawn, PictureFacts, picture_facts
 
 N_MAX = 10
-PARAMS = {"steps": "num_inference_steps", "width": "size", "height": "size"}  # JobSpec's name: this dialect's
+FILES = ("image", "mask")  # fields of an edit's form that are files
+PARAMS = {  # JobSpec's name: this dialect's
+    "steps": "num_inference_steps", "width": "size", "height": "size", "format": "output_format",
+    "quality": "output_compression", "previews": "partial_images", "inputs": "image",
+}  # fmt: skip
+NO_INPUTS = Inputs()
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 # field: (values that ask for nothing special, documented values that change nothing here, those refused)
 _CHOICES: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "quality": (("auto", "standard"), ("low", "medium", "high", "hd"), ()),
+    "quality": (("auto", "standard"), ("low", "medium", "high", "xhigh", "max", "hd"), ()),
     "style": ((), ("vivid", "natural"), ()),
     "moderation": (("auto", "low"), (), ()),
     "background": (("auto", "opaque"), (), ("transparent",)),
-    "response_format": (("b64_json",), (), ("url",)),
-    "output_format": (("png",), (), ("jpeg", "webp")),
+    "response_format": (("b64_json", "url"), (), ()),
+    "output_format": (("png", "jpeg", "webp"), (), ("gif", "svg")),
+    "input_fidelity": ((), ("low", "high"), ()),
+    "complexity": ((), ("low", "medium", "high"), ()),
+}
+_INSTEAD = {  # what to do where a value of this field changes nothing
+    "quality": "more num_inference_steps take longer and may look better",
+    "style": "say it in the prompt",
+    "input_fidelity": "a smaller strength stays nearer to the image",
+    "complexity": "more num_inference_steps take longer and may look better",
 }
 
 SIZE_SCHEMA = {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"}
@@ -40,23 +55,23 @@ SCHEMAS: dict[str, dict[str, Any]] = {  # what the types of ImagesRequest do not
 }
 
 
-class ImagesRequest(body.Body, frozen=True, kw_only=True):
-    """The body of POST /v1/images/generations."""
+class Asked(body.Body, frozen=True, kw_only=True):
+    """What generations and edits have in common."""
 
     prompt: body.Prompt
     model: body.ModelName = ""
     n: Annotated[int, Meta(ge=1, le=N_MAX)] = 1
     size: str = "auto"
     quality: str = "auto"
-    style: str | None = None
-    moderation: str = "auto"
+    complexity: str | None = None
     background: str = "auto"
     response_format: str = "b64_json"
     output_format: str = "png"
-    output_compression: Annotated[int, Meta(ge=0, le=100)] = 100
+    output_compression: Annotated[int, Meta(ge=0, le=100)] | None = None
     stream: bool = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] = 0
     user: str = ""
+    safety_identifier: str = ""
     seed: body.Seed | None = None
     num_inference_steps: body.Steps | None = None
     guidance_scale: body.Guidance | None = None
@@ -64,6 +79,21 @@ class ImagesRequest(body.Body, frozen=True, kw_only=True):
     true_cfg_scale: body.TrueCfg | None = None
     priority: body.Priority = 0
     deadline_s: body.Deadline | None = None
+
+
+class ImagesRequest(Asked, frozen=True, kw_only=True):
+    """The body of POST /v1/images/generations."""
+
+    style: str | None = None
+    moderation: str = "auto"
+
+
+class EditsRequest(Asked, frozen=True, kw_only=True):
+    """The text fields of POST /v1/images/edits; the files stand beside them: image, and mask."""
+
+    input_fidelity: str | None = None
+    moderation: str = "auto"
+    strength: Annotated[float, Meta(gt=0, le=1)] | None = None
 
 
 class Warned(Struct, frozen=True, kw_only=True):
@@ -74,9 +104,10 @@ class Warned(Struct, frozen=True, kw_only=True):
 
 
 class ImageItem(Struct, frozen=True, kw_only=True):
-    """One picture; its bytes become base64 when the response is encoded."""
+    """One picture, or the link to it; bytes become base64 when the response is encoded."""
 
-    b64_json: bytes
+    b64_json: bytes | UnsetType = UNSET
+    url: str | UnsetType = UNSET
     genserve: PictureFacts
 
 
@@ -87,7 +118,7 @@ class ImagesResponse(Struct, frozen=True, kw_only=True):
     data: list[ImageItem]
     size: str
     output_format: str
-    background: str = "opaque"  # PNG without an alpha channel
+    background: str = "opaque"  # no alpha channel
     quality: str = "auto"
     model: str
     warnings: list[Warned]
@@ -96,28 +127,30 @@ class ImagesResponse(Struct, frozen=True, kw_only=True):
 def read_request(data: bytes) -> ImagesRequest:
     """The checked request. Raises GenServeError invalid_request or unsupported; `param` names the field."""
     request = body.read(data, ImagesRequest)
-    body.not_blank("prompt", request.prompt)
-    for name in _CHOICES:
-        _check_choice(name, getattr(request, name))
-    for name, value, only in (
-        ("stream", request.stream, False),
-        ("partial_images", request.partial_images, 0),
-        ("output_compression", request.output_compression, 100),
-    ):
-        if value != only:
-            raise GenServeError("unsupported", f"{name} = {value!r} is not done here; leave it out", param=name)
-    parse_size(request.size)
-    if request.seed is not None and request.seed + request.n - 1 > SEED_MAX:
-        raise GenServeError(
-            "invalid_request", f"the pictures' seeds, seed to seed + n - 1, would pass {SEED_MAX}", param="seed"
-        )
+    _check(request)
     return request
 
 
-def to_jobs(request: ImagesRequest, *, model: str, client: str, random_seed: int) -> list[JobSpec]:
+def read_edit(form: Form) -> tuple[EditsRequest, Inputs]:
+    """The checked form and its files. Raises as `read_request` does."""
+    images, masks = form.files.get("image", []), form.files.get("mask", [])
+    request = body.read_form(form.fields, EditsRequest)
+    _check(request)
+    if not images:
+        raise GenServeError("invalid_request", "image is missing: a PNG, JPEG or WebP file", param="image")
+    if len(images) > 1:
+        text = f"image: one picture is changed at a time here; there are {len(images)}"
+        raise GenServeError("unsupported", text, param="image")
+    if len(masks) > 1:
+        raise GenServeError("invalid_request", f"mask: one is taken; there are {len(masks)}", param="mask")
+    return request, read_inputs(images[0], masks[0] if masks else None)
+
+
+def to_jobs(request: Asked, *, model: str, client: str, random_seed: int, inputs: Inputs = NO_INPUTS) -> list[JobSpec]:
     """One job a picture, with seeds s, s+1, …; `random_seed` is s where the request names none."""
     width, height = parse_size(request.size)
     first = random_seed if request.seed is None else request.seed
+    compression = request.output_compression
     return [
         JobSpec(
             prompt=request.prompt,
@@ -132,24 +165,44 @@ def to_jobs(request: ImagesRequest, *, model: str, client: str, random_seed: int
             priority=request.priority,
             client=client,
             deadline_s=request.deadline_s,
+            format=output_format(request.output_format),
+            quality=None if compression is None or request.output_format == "png" else max(1, compression),
+            previews=request.partial_images,
+            inputs=inputs.specs,
+            strength=request.strength if isinstance(request, EditsRequest) else None,
         )
         for index in range(request.n)
     ]
 
 
-def to_response(request: ImagesRequest, drawn: Sequence[Drawn], *, created: int) -> ImagesResponse:
-    """The answer for the pictures of one request, in the order of their seeds."""
+def to_response(
+    request: Asked, drawn: Sequence[Drawn], *, created: int, link_of: Callable[[str], str]
+) -> ImagesResponse:
+    """The answer for the pictures of one request, in the order of their seeds. `link_of` a job's id is its URL."""
     first = drawn[0]
     notes = dict.fromkeys((note.code, note.message) for each in drawn for note in each.job.notes)
     own = [(note.code, note.message) for note in _own_notes(request)]
+    linked = request.response_format == "url"
     return ImagesResponse(
         created=created,
-        data=[ImageItem(b64_json=each.data, genserve=picture_facts(each.job, each.picture)) for each in drawn],
+        data=[
+            ImageItem(
+                b64_json=UNSET if linked else each.data,
+                url=link_of(each.job.job_id) if linked else UNSET,
+                genserve=picture_facts(each.job, each.picture),
+            )
+            for each in drawn
+        ],
         size=f"{first.picture.width}x{first.picture.height}",
         output_format=first.picture.format,
         model=first.job.model,
         warnings=[Warned(code=code, message=message) for code, message in (*own, *notes)],
     )
+
+
+def output_format(name: str) -> Format:
+    """The same as a job names it; it was checked before."""
+    return "jpeg" if name == "jpeg" else "webp" if name == "webp" else "png"
 
 
 def parse_size(size: str) -> tuple[int, int]:
@@ -171,6 +224,26 @@ def parse_size(size: str) -> tuple[int, int]:
     return width, height
 
 
+def _check(request: Asked) -> None:
+    body.not_blank("prompt", request.prompt)
+    for name in _CHOICES:
+        if hasattr(request, name):
+            _check_choice(name, getattr(request, name))
+    if request.output_compression not in (None, 100) and request.output_format == "png":
+        text = "output_compression is for output_format 'jpeg' or 'webp'; a png loses nothing"
+        raise GenServeError("invalid_request", text, param="output_compression")
+    if request.partial_images and not request.stream:
+        raise GenServeError("invalid_request", "partial_images come only with stream: true", param="partial_images")
+    if request.stream and request.response_format == "url":
+        text = "response_format = 'url' goes without stream: the events hold the pictures themselves"
+        raise GenServeError("invalid_request", text, param="response_format")
+    parse_size(request.size)
+    if request.seed is not None and request.seed + request.n - 1 > SEED_MAX:
+        raise GenServeError(
+            "invalid_request", f"the pictures' seeds, seed to seed + n - 1, would pass {SEED_MAX}", param="seed"
+        )
+
+
 def _check_choice(name: str, value: str | None) -> None:
     plain, harmless, refused = _CHOICES[name]
     if value is None or value in plain or value in harmless:
@@ -181,13 +254,10 @@ def _check_choice(name: str, value: str | None) -> None:
     raise GenServeError("invalid_request", f"{name} = {show(value)} is not right: say {allowed}", param=name)
 
 
-def _own_notes(request: ImagesRequest) -> list[Note]:
+def _own_notes(request: Asked) -> list[Note]:
     """One for each accepted value that cannot change the picture."""
     return [
         Note(code=f"{name}_has_no_effect", message=f"{name} = {value!r} changes nothing here; {instead}")
-        for name, value, instead in (
-            ("quality", request.quality, "more num_inference_steps take longer and may look better"),
-            ("style", request.style, "say it in the prompt"),
-        )
-        if value in _CHOICES[name][1]
+        for name, instead in _INSTEAD.items()
+        if (value := getattr(request, name, None)) in _CHOICES[name][1]
     ]

@@ -52,8 +52,11 @@ def document(operations: Sequence[Operation], *, version: str) -> dict[str, Any]
     for name, schema in schemas.items():
         _explain(name, schema)
     for operation in operations:
-        if operation.body is not None:
-            _as_read(schemas[operation.body.__name__], operation.body_schemas)
+        for type_ in (operation.body, operation.form):
+            if type_ is not None:
+                _as_read(schemas[type_.__name__], operation.body_schemas)
+        if operation.form is not None:
+            _with_files(schemas[operation.form.__name__], operation.files)
     paths: dict[str, Any] = {}
     for operation in operations:
         shown = _operation(operation, reference_of)
@@ -77,8 +80,7 @@ def _types(operations: Iterable[Operation]) -> Iterable[Any]:
     for operation in operations:
         yield operation.error_type
         yield from (answer.type for answer in operation.answers if answer.type is not None)
-        if operation.body is not None:
-            yield operation.body
+        yield from (type_ for type_ in (operation.body, operation.form) if type_ is not None)
 
 
 def _explain(name: str, schema: dict[str, Any]) -> None:
@@ -101,6 +103,20 @@ def _as_read(schema: dict[str, Any], more: Mapping[str, dict[str, Any]]) -> None
         )
 
 
+def _with_files(schema: dict[str, Any], files: Mapping[str, bool]) -> None:
+    """A form's files beside its text fields, in which null cannot be said."""
+    for name, field in schema["properties"].items():
+        kinds = [kind for kind in field.get("anyOf", [field]) if kind != {"type": "null"}]
+        if len(kinds) == 1 and "anyOf" in field:
+            del field["anyOf"]
+            schema["properties"][name] = {**kinds[0], **field}
+    says = "a PNG, JPEG or WebP file"
+    schema["properties"] |= {
+        name: {"type": "string", "contentMediaType": "application/octet-stream", "description": says} for name in files
+    }
+    schema["required"] = [*schema.get("required", ()), *(name for name, required in files.items() if required)]
+
+
 def _operation(operation: Operation, reference_of: dict[Any, Any]) -> dict[str, Any]:
     responses: dict[int, Any] = {}
     for answer in operation.answers:
@@ -118,6 +134,9 @@ def _operation(operation: Operation, reference_of: dict[Any, Any]) -> dict[str, 
         shown["parameters"] = [_parameter(each) for each in operation.parameters]
     if operation.body is not None:
         shown["requestBody"] = {"required": True, "content": {JSON: {"schema": reference_of[operation.body]}}}
+    if operation.form is not None:
+        content = {"multipart/form-data": {"schema": reference_of[operation.form]}}
+        shown["requestBody"] = {"required": True, "content": content}
     return shown
 
 
@@ -125,7 +144,7 @@ def _codes_by_status(operation: Operation) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for code in dict.fromkeys((*EVERYWHERE, *operation.errors)):
         found.setdefault(STATUS[code], []).append(code)
-    for status in WITH_BODY if operation.body is not None else ():
+    for status in WITH_BODY if operation.body or operation.form else ():
         found.setdefault(status, [])
     return found
 
@@ -161,6 +180,10 @@ def _add(responses: dict[int, Any], status: int, response: dict[str, Any]) -> No
         responses[status] = response
         return
     first = responses[status]
+    if first["content"].keys() != response["content"].keys():  # of two media
+        first["description"] += "\n" + response["description"]
+        first["content"] |= response["content"]
+        return
     schemas = [each["content"][JSON]["schema"] for each in (first, response)]
     first["description"] += "\n" + response["description"]
     first["content"][JSON]["schema"] = {"anyOf": schemas}

@@ -80,7 +80,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
     parts = [
         f'<article id="{operation["operationId"]}"><h3>{_method(method)} <code>{escape(path)}</code></h3>',
         f"<p><strong>{_text(operation['summary'])}.</strong> {_text(operation.get('description', ''))}</p>",
-        f"<pre tabindex=0>{escape(_curl(method, path, 'requestBody' in operation))}</pre>",
+        f"<pre tabindex=0>{escape(_curl(method, path, operation))}</pre>",
     ]
     if "parameters" in operation:
         rows = "".join(
@@ -90,9 +90,11 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
         )
         parts.append(_table("Parameters", ("name", "where", "type", "meaning"), rows))
     if "requestBody" in operation:
-        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        schema = document["components"]["schemas"][reference.removeprefix(_PREFIX)]
-        parts.append(_fields("Body: one JSON object; null is as if the field were left out", _without_null(schema)))
+        [(media, content)] = operation["requestBody"]["content"].items()
+        schema = document["components"]["schemas"][content["schema"]["$ref"].removeprefix(_PREFIX)]
+        json_title = "Body: one JSON object; null is as if the field were left out"
+        title = json_title if media == "application/json" else f"Body: a form ({media})"
+        parts.append(_fields(title, _without_null(schema)))
     answers = {status: each for status, each in operation["responses"].items() if int(status) < 400}
     failures = {status: each for status, each in operation["responses"].items() if int(status) >= 400}
     parts.append(_table("Answers", ("status", "body", "meaning"), "".join(map(_answer, answers.items()))))
@@ -100,9 +102,13 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
     return "".join(parts)
 
 
-def _curl(method: str, path: str, has_body: bool) -> str:
+def _curl(method: str, path: str, operation: dict[str, Any]) -> str:
     lead = "curl -s" if method == "GET" else f"curl -s -X {method}"
-    if not has_body:
+    media = next(iter(operation.get("requestBody", {"content": {}})["content"]), "")
+    if media == "multipart/form-data":
+        file = "input_image" if path.startswith("/generate") else "image"
+        return f"curl -s http://{HOST}{path} \\\n  -F prompt='{_EXAMPLE['prompt']}' -F {file}=@picture.png"
+    if not media:
         return f"{lead} http://{HOST}{path}"
     return f"curl -s http://{HOST}{path} \\\n  -H 'Content-Type: application/json' \\\n  -d '{json.dumps(_EXAMPLE)}'"
 

@@ -4,6 +4,7 @@ from aiohttp import web
 
 from common.errors import GenServeError
 from common.messages import (
+    JOBS_PER_PAGE,
     CancelJob,
     Cancelled,
     ClientMessage,
@@ -11,16 +12,18 @@ from common.messages import (
     Fetch,
     JobQuery,
     JobReply,
+    JobsQuery,
+    JobsReply,
+    JobView,
     Message,
     Result,
 )
-from gateway.context import GATEWAY, JOB_ID, client_label, random_seed, read_json_body, reply, request_key
+from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, openai
 from gateway.dialects.errors import fields_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
 from gateway.link import HTTP_OWNER
-from gateway.middleware import JOB_IDS
 from gateway.submission import job_failure
 
 
@@ -38,12 +41,32 @@ async def post_job(request: web.Request) -> web.Response:
     with fields_named(openai.PARAMS), told_as_header(key):
         accepted = await accept(gateway.link, job, key=key)
     request[JOB_IDS] = [accepted.job_id]
+    if job.previews:
+        gateway.link.following.begin(accepted.job_id, HTTP_OWNER)
     repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
     return reply(
         jobs.to_view(accepted.job),
         status=200 if repeated else 202,
         headers={"Location": jobs.location(accepted.job_id)},
     )
+
+
+async def get_jobs(request: web.Request) -> web.Response:
+    """One's own jobs, newest first."""
+    asked, link = jobs.read_list(list(request.query.items())), request.app[GATEWAY].link
+    found: list[JobView] = []
+    before = asked.before
+    while len(found) < asked.limit:
+        limit = min(JOBS_PER_PAGE, asked.limit - len(found))
+        question = JobsQuery(rid=link.new_rid(), states=asked.states, before=before, limit=limit, owner=HTTP_OWNER)
+        answer, _ = await link.ask(question)
+        if not isinstance(answer, JobsReply):
+            raise _unexpected(answer)
+        found += answer.jobs
+        before = answer.next_before
+        if not before:
+            break
+    return reply(jobs.to_list(found, before, asked))
 
 
 async def get_job(request: web.Request) -> web.Response:
@@ -85,10 +108,7 @@ async def delete_job(request: web.Request) -> web.Response:
 
 async def _ask(request: web.Request, kind: type[JobQuery | Fetch | CancelJob]) -> tuple[Message, bytes]:
     """The router's answer about the job that the path names."""
-    link, job_id = request.app[GATEWAY].link, request.match_info["job_id"]
-    if not JOB_ID.fullmatch(job_id):
-        raise GenServeError("not_found", "a job id is the 32 hexadecimal digits that POST /v1/jobs gave", param="id")
-    request[JOB_IDS] = [job_id]
+    link, job_id = request.app[GATEWAY].link, job_id_of(request)
     question: ClientMessage = kind(rid=link.new_rid(), job_id=job_id, owner=HTTP_OWNER)
     return await link.ask(question)
 

@@ -3,14 +3,12 @@
 There is no other way to add a route, so none is left out of /openapi.json and /docs.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
-from aiohttp import web
-from msgspec import Struct, structs
+from msgspec import structs
 
 from gateway.dialects import fleet_views as views
 from gateway.dialects import generate as older
-from gateway.dialects import jobs as jobs_dialect
 from gateway.dialects import models as models_dialect
 from gateway.dialects import openai
 from gateway.dialects.operation import (
@@ -19,120 +17,16 @@ from gateway.dialects.operation import (
     DRAWING,
     IDEMPOTENCY_KEY,
     JOB_ID,
-    SUBMITTING,
     Answer,
     Operation,
     Parameter,
 )
-from gateway.routes import docs, fleet, generate, health, home, images, jobs, metrics, models
+from gateway.routes import docs, fleet, generate, health, home, metrics, models
+from gateway.routes.entry import Handler, Route
+from gateway.routes.table_jobs import DRAWING_ROUTES
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HTML, PROMETHEUS = "text/html", "text/plain"
 OLDER = "Older dialect"
-
-
-class Route(Struct, frozen=True):
-    """An operation and who answers it."""
-
-    operation: Operation
-    handler: Handler
-
-
-def _pictures() -> Iterator[Route]:
-    yield Route(
-        Operation(
-            method="POST",
-            path="/v1/images/generations",
-            name="createImages",
-            tag="Pictures",
-            summary="Draw pictures and wait for them",
-            says="OpenAI's images endpoint. `n` pictures are `n` jobs with seeds s … s+n−1, all admitted or none. A "
-            "client that hangs up frees the GPU at the next step, unless it sent an `Idempotency-Key`.",
-            body=openai.ImagesRequest,
-            body_schemas=openai.SCHEMAS,
-            parameters=(IDEMPOTENCY_KEY, CLIENT),
-            answers=(Answer(says="the pictures", type=openai.ImagesResponse),),
-            errors=DRAWING,
-        ),
-        images.post_generations,
-    )
-
-
-def _jobs() -> Iterator[Route]:
-    yield Route(
-        Operation(
-            method="POST",
-            path="/v1/jobs",
-            name="createJob",
-            tag="Jobs",
-            summary="Ask for one picture, to be fetched later",
-            body=jobs_dialect.JobRequest,
-            body_schemas={"prompt": openai.PROMPT_SCHEMA, "size": openai.SIZE_SCHEMA},
-            parameters=(IDEMPOTENCY_KEY, CLIENT),
-            answers=(
-                Answer(status=202, says="the job is written down", type=jobs_dialect.Job, headers=_LOCATION),
-                Answer(
-                    says="the job of then: this Idempotency-Key was sent before, with the same body",
-                    type=jobs_dialect.Job,
-                    headers=_LOCATION,
-                ),
-            ),
-            errors=SUBMITTING,
-        ),
-        jobs.post_job,
-    )
-
-
-def _job() -> Iterator[Route]:
-    yield Route(
-        Operation(
-            method="GET",
-            path="/v1/jobs/{job_id}",
-            name="getJob",
-            tag="Jobs",
-            summary="How a job stands, and what happened to it",
-            parameters=(JOB_ID,),
-            answers=(Answer(says="the job, with its history", type=jobs_dialect.Job),),
-            errors=ABOUT_A_JOB,
-        ),
-        jobs.get_job,
-    )
-    yield Route(
-        Operation(
-            method="DELETE",
-            path="/v1/jobs/{job_id}",
-            name="cancelJob",
-            tag="Jobs",
-            summary="Cancel a job",
-            says="A running one stops at its next step.",
-            parameters=(JOB_ID,),
-            answers=(Answer(says="the job, cancelled", type=jobs_dialect.Job),),
-            errors=(*ABOUT_A_JOB, "cancelled"),
-        ),
-        jobs.delete_job,
-    )
-    yield Route(
-        Operation(
-            method="GET",
-            path="/v1/jobs/{job_id}/image",
-            name="getJobImage",
-            tag="Jobs",
-            summary="The picture's file",
-            says="As often as asked, until `router.result_ttl_s` after the job's end. A job without a picture answers "
-            "with its own error; one that has not ended with 409 `not_finished` and when to come back.",
-            parameters=(JOB_ID,),
-            answers=(
-                Answer(says="the file", media="image/*", headers=_ETAG),
-                Answer(status=304, says="it is the one that If-None-Match names", media="", headers=_ETAG),
-            ),
-            errors=(*ABOUT_A_JOB, *DRAWING, "not_finished"),
-        ),
-        jobs.get_image,
-    )
-
-
-_LOCATION = {"Location": "the path of the job"}
-_ETAG = {"ETag": "the SHA-256 of the file"}
 
 
 def _models() -> Iterator[Route]:
@@ -215,6 +109,23 @@ def _older() -> Iterator[Route]:
     )
     yield Route(
         Operation(
+            method="POST",
+            path="/generate/upload",
+            name="generateUpload",
+            tag=OLDER,
+            summary="Draw one picture from another and wait for it",
+            form=older.UploadRequest,
+            body_schemas={"prompt": openai.PROMPT_SCHEMA, "mode": {"enum": ["", *older.MODES]}},
+            files=dict.fromkeys(older.FILES, False),
+            parameters=(IDEMPOTENCY_KEY, CLIENT),
+            answers=(Answer(says="the picture", type=older.Generated),),
+            errors=DRAWING,
+            error_type=older.NotGenerated,
+        ),
+        generate.post_upload,
+    )
+    yield Route(
+        Operation(
             method="GET",
             path="/task/{task_id}",
             name="getTask",
@@ -246,4 +157,4 @@ def _pages() -> Iterator[Route]:
     yield _get("/openapi.json", "getOpenApi", "Pages", "This reference, for programs", schema, by=docs.get_openapi)
 
 
-ROUTES: tuple[Route, ...] = (*_pictures(), *_jobs(), *_job(), *_models(), *_fleet(), *_older(), *_pages())
+ROUTES: tuple[Route, ...] = (*DRAWING_ROUTES, *_models(), *_fleet(), *_older(), *_pages())

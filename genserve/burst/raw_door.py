@@ -46,7 +46,7 @@ class RawDoor:
     async def draw(self, order: Order, sighting: Sighting) -> Drawn:
         """SUBMIT and wait for RESULT. Cancelled, it says CANCEL."""
 
-        def on_progress(progress: JobProgress) -> None:
+        def on_progress(progress: JobProgress, _preview: bytes) -> None:
             if progress.step:
                 sighting.stepped()
 

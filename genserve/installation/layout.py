@@ -16,7 +16,13 @@ SETTINGS_NEW = CONFIG / "genserve.toml.new"
 KEYS = CONFIG / "keys"
 DAEMON_KEY = KEYS / "daemon.key"
 STATE = Path("/var/lib/genserve")
-KEPT = (CONFIG, STATE, Path("/var/lib/genserve-gpu"), Path("/var/cache/genserve-gpu"))  # of the operator, or grown
+KEPT = (  # of the operator, or grown
+    CONFIG,
+    STATE,
+    Path("/var/lib/genserve-gateway"),
+    Path("/var/lib/genserve-gpu"),
+    Path("/var/cache/genserve-gpu"),
+)
 CREDENTIALS = tuple(Path("/etc/credstore") / f"genserve.{name}.key" for name in ("server", "gateway", "daemon"))
 
 TARGET = "genserve.target"

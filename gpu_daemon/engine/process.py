@@ -16,7 +16,7 @@ import zmq
 
 from common.clock import monotonic_s, wall_s
 from common.codec import HEAD_FRAMES, Buffer, Direction, divide, encode, part_sizes, split_payload
-from common.errors import GenServeError
+from common.errors import Fault, GenServeError
 from common.log import configure, get_logger
 from common.messages import DeviceInfo, DeviceLoad, Message, Note, Token
 from common.process import die_with_parent, name_process
@@ -121,10 +121,13 @@ class Engine:
             self._undrawn(token, "cancelled", "stopped between two steps")
             return True
         except Exception as error:  # its traceback goes to the log, its code to the daemon
-            self._log.error(
-                "job.failed", job_id=token.job_id, elapsed_s=round(monotonic_s() - began_at, 4), exc_info=error
-            )
-            fault = error
+            fault, elapsed_s = error, round(monotonic_s() - began_at, 4)
+            if isinstance(error, GenServeError) and error.kind.fault is Fault.CLIENT:  # what was sent: no bug of ours
+                self._log.info(
+                    "job.failed", job_id=token.job_id, elapsed_s=elapsed_s, code=error.code, message=error.message
+                )
+            else:
+                self._log.error("job.failed", job_id=token.job_id, elapsed_s=elapsed_s, exc_info=error)
         else:
             self._drawn(backend, order, painting)
             return True

@@ -53,6 +53,16 @@ def test_python_keeps_the_picture_as_it_forms(service: Service, tmp_path: Path) 
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_as_it_forms_over_http(service: Service, tmp_path: Path) -> None:
+    done = run(sys.executable, "-P", str(EXAMPLES / "events.py"), "a red circle", "x", service.http_url, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"after step {step} of 20" for step in (4, 8, 12, 16)]
+    previews = [(tmp_path / f"x-{index}.jpg").read_bytes() for index in range(4)]
+    assert len(set(previews)) == 4
+    assert all(data.startswith(b"\xff\xd8\xff") for data in previews)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("name", ["client.py", "previews.py", "edit.py"])
 def test_python_needs_pyzmq_and_msgpack_alone(name: str) -> None:
     text = (EXAMPLES / name).read_text("utf-8")

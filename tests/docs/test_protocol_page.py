@@ -45,6 +45,7 @@ SECTIONS: dict[str, str] = dict(re.findall(r"^#{2,3} (.+?)\n(.*?)(?=^#{2,3} |\Z)
 SAME_NAME = {
     ("to a client", "JOB"): "JOB (answer)",
     ("to a client", "STATUS"): "STATUS (answer)",
+    ("to a client", "JOBS"): "JOBS (answer)",
     ("to a client", "DEAD_LETTERS"): "DEAD_LETTERS (answer)",
     ("to a client", "KEYS"): "KEYS (answer)",
     ("from a daemon", "PROGRESS"): "PROGRESS (from a daemon)",

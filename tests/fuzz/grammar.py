@@ -87,13 +87,14 @@ def client_message(chance: random.Random, known: Known) -> Said:
             b"JOB",
             b"FETCH",
             b"DEAD_LETTERS",
+            b"JOBS",
             b"REQUEUE",
             b"STATUS",
             b"KEYS",
             b"PING",
             b"ERROR",
         ),
-        (30, 6, 10, 10, 10, 3, 4, 3, 2, 5, 2),
+        (30, 6, 10, 10, 10, 3, 4, 4, 3, 2, 5, 2),
     )[0]
     if name == b"SUBMIT":
         header: dict[str, Any] = {"rid": rid, "job": job_spec(chance)}
@@ -112,6 +113,9 @@ def client_message(chance: random.Random, known: Known) -> Said:
         header["job_id"] = known.job(chance)
     elif name == b"DEAD_LETTERS":
         header["letters_from"] = chance.choice((0, 0, 1, 8, 2**53))
+    elif name == b"JOBS":
+        header["before"] = chance.choice((0, 0, 1, 8, 2**53))
+        header["states"] = chance.choice(((), (), ("queued",), ("done", "failed", "done")))
     elif name == b"STATUS":
         header["workers_from"] = chance.choice((0, 0, 48, 2**53))
     elif name == b"KEYS":

@@ -25,6 +25,8 @@ from common.messages import (
     JobQuery,
     JobReply,
     JobSpec,
+    JobsQuery,
+    JobsReply,
     JobView,
     Message,
     Note,
@@ -52,6 +54,13 @@ def picture_bytes(seed: int, size: int = 1000) -> bytes:
     return (b"\x89PNG" + hashlib.sha256(str(seed).encode()).digest() * (size // 32 + 1))[:size]
 
 
+def _picture(data: bytes, width: int, height: int, format_: str = "png") -> Picture:
+    return Picture(
+        format=format_, width=width, height=height, drawn_width=min(width, 128), drawn_height=min(height, 128),
+        bytes=len(data), sha256=hashlib.sha256(data).hexdigest(),
+    )  # fmt: skip
+
+
 @dataclass
 class FakeJob:
     """A job of the fake router."""
@@ -75,6 +84,7 @@ class FakeRouter:
         self.jobs: dict[str, FakeJob] = {}
         self.keys: dict[str, tuple[object, str]] = {}  # key -> what it was sent with, the job's id
         self.received: list[Message] = []
+        self.files: list[bytes] = []  # the payload of each SUBMIT
         self.draws: Callable[[JobSpec], bool] = lambda _spec: True  # else the job waits for `finish`
         self.refuse: Callable[[JobSpec], Rejected | None] = lambda _spec: None
         self.fails: Callable[[JobSpec], ErrorInfo | None] = lambda _spec: None
@@ -165,6 +175,8 @@ class FakeRouter:
             self._last_peer = peer
             message = FROM_CLIENT.decode(frames)
             self.received.append(message)
+            if isinstance(message, Submit):
+                self.files.append(b"".join(frames[3:]))
             if type(message) not in self.silent:
                 self._answer(socket, peer, message)
 
@@ -176,6 +188,9 @@ class FakeRouter:
                 self._send(socket, peer, Pong(rid=message.rid))
             case StatusQuery():
                 self._send(socket, peer, self._status(message))
+            case JobsQuery():
+                views = tuple(job.view for job in self.jobs.values())
+                self._send(socket, peer, JobsReply(rid=message.rid, jobs=views, next_before=0))
             case CancelJob() | Watch() | JobQuery() | Fetch():
                 job = self.jobs.get(message.job_id)
                 if job is None:
@@ -225,9 +240,14 @@ class FakeRouter:
         if message.key:
             self.keys[message.key] = (message.digest or spec, view.job_id)
         self._send(socket, peer, Accepted(rid=message.rid, job_id=view.job_id, job=view))
-        self._send(
-            socket, peer, JobProgress(rid=message.rid, job_id=view.job_id, state="running", step=1, steps=view.steps)
-        )
+        progress = JobProgress(rid=message.rid, job_id=view.job_id, state="running", step=1, steps=view.steps)
+        self._send(socket, peer, progress)
+        for index in range(spec.previews):
+            data = picture_bytes(-1 - index)
+            shown = structs.replace(progress, step=index + 1, preview=_picture(data, 64, 64), preview_index=index)
+            parts = split_payload(data)
+            frames = encode(structs.replace(shown, parts=part_sizes(parts)), parts)
+            socket.send_multipart([peer, *frames])
         if self.draws(spec):
             self._end(socket, job)
 
@@ -252,10 +272,7 @@ class FakeRouter:
         job.data = picture_bytes(job.view.seed, self.picture_size)
         state = "failed" if job.error else "done"
         view = job.view
-        picture = Picture(
-            format="png", width=view.width, height=view.height, drawn_width=min(view.width, 128),
-            drawn_height=min(view.height, 128), bytes=len(job.data), sha256=hashlib.sha256(job.data).hexdigest(),
-        )  # fmt: skip
+        picture = _picture(job.data, view.width, view.height, job.spec.format)
         job.view = structs.replace(
             view, state=state, ended_at=view.created_at + 1.25, error=job.error, picture=None if job.error else picture
         )

@@ -84,9 +84,9 @@ def test_documented_values_are_taken(fields: dict[str, Any]) -> None:
 
 
 def test_what_changes_nothing_is_said_so() -> None:
-    response = openai.to_response(_images(quality="hd", style="vivid"), [_drawn()], created=5)
+    response = openai.to_response(_images(quality="hd", style="vivid"), [_drawn()], created=5, link_of=str)
     assert [warning.code for warning in response.warnings] == ["quality_has_no_effect", "style_has_no_effect"]
-    assert openai.to_response(_images(quality="auto"), [_drawn()], created=5).warnings == []
+    assert openai.to_response(_images(quality="auto"), [_drawn()], created=5, link_of=str).warnings == []
 
 
 def test_the_answer_tells_how_each_picture_was_made() -> None:
@@ -94,7 +94,7 @@ def test_the_answer_tells_how_each_picture_was_made() -> None:
     first, second = _drawn(), _drawn()
     first = structs.replace(first, job=structs.replace(first.job, notes=(noted,)))
     second = structs.replace(second, job=structs.replace(second.job, seed=8, notes=(noted,)), data=b"other")
-    body = json.loads(msgspec.json.encode(openai.to_response(_images(n=2), [first, second], created=5)))
+    body = json.loads(msgspec.json.encode(openai.to_response(_images(n=2), [first, second], created=5, link_of=str)))
     assert body == {
         "created": 5,
         "data": [
@@ -211,6 +211,9 @@ BOTH = (*MODELS, ModelView(card=DEV, workers=0, model_path="/models/dev"))
         ("", MODELS, ""),
         ("genserve-shapes", MODELS, "genserve-shapes"),
         ("gpt-image-1", MODELS, ""),
+        ("gpt-image-2.5-flare-2026-09-08", MODELS, ""),
+        ("dall-e-3", MODELS, ""),
+        ("dall-e", MODELS, "dall-e"),
         ("flux1-dev", MODELS, ""),  # only the embedded model is there
         ("flux1-dev", (), ""),
         ("flux1-dev", BOTH, "flux1-dev"),
@@ -225,6 +228,9 @@ def test_what_a_name_means(name: str, known: tuple[ModelView, ...], meant: str) 
 def test_a_known_model_wins_over_an_alias() -> None:
     card = structs.replace(DEV, name="gpt-image-1")
     assert models.resolve("gpt-image-1", (ModelView(card=card, workers=1, model_path=""),), SETTINGS) == "gpt-image-1"
+    longest = GatewaySettings(model_aliases={"fox-*": "a", "fox-red-*": "b", "*": "c", "fox-red-1": "d"})
+    for name, meant in (("fox-1", "a"), ("fox-red-2", "b"), ("fox-red-1", "d"), ("fox", "c")):
+        assert models.resolve(name, MODELS, longest) == meant
     other = GatewaySettings(model_aliases={"fox": "flux1-dev"}, embedded_model_aliases=())
     assert models.resolve("fox", BOTH, other) == "flux1-dev"
     assert models.resolve("flux1-dev", MODELS, other) == "flux1-dev"
@@ -238,7 +244,8 @@ def test_a_card_says_sizes_and_names() -> None:
     for size in facts.native_sizes:
         assert TINY.is_native(*openai.parse_size(size)), size
     assert len(set(facts.native_sizes)) == len(facts.native_sizes) > 5
-    assert "dall-e-3" in facts.aliases
+    assert "dall-e-*" in facts.aliases
+    assert (facts.edits, facts.formats) == (TINY.edits, TINY.formats)
     assert "flux1-dev" in facts.aliases
     assert models.model_item("dall-e-3", status(), SETTINGS) == item
     with pytest.raises(GenServeError, match="genserve-shapes") as raised:

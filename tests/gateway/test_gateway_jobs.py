@@ -52,7 +52,10 @@ def test_a_running_job_in_full() -> None:
         "started_at": 2.5, "ended_at": None, "deadline_at": 0.0, "attempts": 1, "device": "cuda:0",
         "worker": "host/cuda:0", "error": None, "timings": None,
         "image": None, "warnings": ({"code": "enlarged", "message": "drawn at 128x128 and enlarged"},),
-        "links": {"self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image"},
+        "links": {
+            "self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image",
+            "events": f"/v1/jobs/{JOB.job_id}/events",
+        },
         "history": ({"at": 1.5, "event": "accepted", "detail": ""},
                     {"at": 2.5, "event": "started", "detail": "cuda:0"}),
     }  # fmt: skip
@@ -221,7 +224,7 @@ async def test_unknown_jobs(door: Door, router: FakeRouter, job_id: str) -> None
 
 async def test_what_is_not_done_here(door: Door) -> None:
     for method, path, allowed in (
-        ("GET", JOBS, "POST"), ("PUT", _link("0" * 32), "DELETE,GET,HEAD"),
+        ("PUT", JOBS, "GET,HEAD,POST"), ("PUT", _link("0" * 32), "DELETE,GET,HEAD"),
         ("POST", f"{_link('0' * 32)}/image", "GET,HEAD"),
     ):  # fmt: skip
         async with door.client.request(method, door.url + path) as answer:

@@ -190,7 +190,7 @@ def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path) -> None:
     with started(tmp_path, *NOOP) as service:
         service.wait_ready()
         assert service.stop() == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log", "state"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["service.log", "state", "xdg"]
 
 
 def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from common.messages import (
     JobQuery,
     JobReply,
     JobSpec,
+    JobsQuery,
+    JobsReply,
     KeysQuery,
     KeysReply,
     Message,
@@ -169,6 +171,43 @@ def test_a_dead_letter_is_its_owners_also_when_an_admin_draws_it_anew(rig: Rig) 
     assert submit(rig, BOB, message=Requeue(rid="2", job_id=job)) == ""
     anew = submit(rig, ADMIN, message=Requeue(rid="2", job_id=job))
     assert rig.job(anew).owner == "alice"
+
+
+def test_jobs_are_listed_to_those_who_may_see_them_newest_first(rig: Rig) -> None:
+    worker = keyed(rig, HOST_A)
+    alices = [submit(rig, ALICE) for _ in range(5)]
+    bobs = [submit(rig, GATEWAY, owner="bob") for _ in range(2)]
+    worker.ready()
+    rig.to_client(b"alice")  # the progress of her jobs
+    assert isinstance(ask(rig, GATEWAY, CancelJob(rid="1", job_id=alices[2], owner="alice")), Cancelled)
+    rig.to_client(b"alice")
+
+    def listed(who: Identity, **asked: Any) -> list[str]:
+        page = ask(rig, who, JobsQuery(rid="1", **asked))
+        assert isinstance(page, JobsReply)
+        assert page.next_before == 0
+        return [job.job_id for job in page.jobs]
+
+    assert listed(ALICE) == alices[::-1]
+    assert listed(BOB) == listed(GATEWAY, owner="bob") == bobs[::-1]
+    assert listed(GATEWAY) == []
+    assert listed(ADMIN) == (alices + bobs)[::-1]
+    assert listed(ALICE, states=("cancelled",)) == [alices[2]]
+    assert listed(ALICE, states=("queued", "running")) == [alices[4], alices[3], alices[1], alices[0]]
+
+
+def test_jobs_come_in_pages_that_later_ones_do_not_move(rig: Rig) -> None:
+    jobs = [submit(rig, ALICE) for _ in range(5)]
+    seen: list[str] = []
+    before = 0
+    while len(seen) < 5:
+        page = ask(rig, ALICE, JobsQuery(rid="1", before=before, limit=2))
+        assert isinstance(page, JobsReply)
+        seen += [job.job_id for job in page.jobs]
+        before = page.next_before
+        submit(rig, ALICE)
+    assert seen == jobs[::-1]
+    assert before == 0
 
 
 def test_status_names_a_job_to_those_who_may_see_it(rig: Rig) -> None:
