@@ -17,6 +17,7 @@ JOB = "0" * 32
 DRAWING = ("/v1/images/generations", "/v1/jobs", "/generate")
 READING = (
     "/", "/docs", "/openapi.json", "/metrics", "/v1/status", "/v1/models", f"/v1/jobs/{JOB}", f"/v1/jobs/{JOB}/image",
+    f"/v1/jobs/{JOB}/events", "/v1/images/files/x/image",
     f"/task/{JOB}", "/status", "/gpu/load", "/config", "/models", "/devices", "/health", "/health/live",
 )  # fmt: skip
 HUGE = 100_000
@@ -153,7 +154,7 @@ def _methods() -> Iterator[Hostile]:
         for method in ("PUT", "PATCH", "TRACE", "POST", "PROPFIND"):
             yield Hostile(f"method-{method}-{path}", _get(path, b"Content-Length: 0", method=method), (405,))
     for path in DRAWING:
-        for method in ("GET", "PUT", "TRACE", "DELETE"):
+        for method in ("PUT", "PATCH", "TRACE", "DELETE"):
             yield Hostile(f"method-{method}-{path}", _get(path, method=method), (405,))
 
 
