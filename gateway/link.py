@@ -43,7 +43,7 @@ from gateway.cancelling import Cancelling
 from gateway.dialects.picture import Drawn
 from gateway.following import Following
 from gateway.line import HEAD_FRAMES, Line
-from gateway.submission import ENDED, OnProgress, Submission, job_failure, refusal, settle
+from gateway.submission import ENDED, TRACEPARENT, OnProgress, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
@@ -155,8 +155,8 @@ class RouterLink:
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        key = key or uuid.uuid4().hex
-        message = Submit(rid=rid, job=spec, key=key, digest=digest, owner=self._owner, parts=part_sizes(payload))
+        own, parts, trace = key or uuid.uuid4().hex, part_sizes(payload), TRACEPARENT.get()
+        message = Submit(rid=rid, job=spec, key=own, digest=digest, owner=self._owner, parts=parts, traceparent=trace)
         submission = Submission(message, self._loop, on_progress, payload)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission

@@ -120,7 +120,15 @@ class Clients:
             raise GenServeError("not_found", text, param="job_id")
         self._check_open()
         allowed_s = dead.deadline_at - dead.created_at
-        job = self._admit(event.job_id, dead.owner, dead.order, dead.notes, allowed_s, inputs_of=dead.inputs_of)
+        job = self._admit(
+            event.job_id,
+            dead.owner,
+            dead.order,
+            dead.notes,
+            allowed_s,
+            inputs_of=dead.inputs_of,
+            traceparent=dead.traceparent,
+        )
         self._lifecycle.revive(dead, job)
         return job
 
@@ -159,8 +167,8 @@ class Clients:
         if order.inputs and not stored:
             self._have_stored(submit, owner, order, event)
             return None
-        inputs_of = event.job_id if order.inputs else ""
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, inputs_of=inputs_of)
+        more = {"inputs_of": event.job_id if order.inputs else "", "traceparent": submit.traceparent}
+        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, **more)
         if submit.key:
             self._take_key(submit, job)
         return job
@@ -184,6 +192,7 @@ class Clients:
         notes: tuple[Note, ...],
         deadline_s: float | None,
         *,
+        traceparent: str,
         inputs_of: str,
     ) -> Job:
         """A new job, if there is room for it."""
@@ -207,6 +216,7 @@ class Clients:
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
+            traceparent=traceparent,
             inputs_of=inputs_of,
         )
         if deadline_s is not None:
@@ -243,6 +253,7 @@ class Clients:
         state, message = self._state, event.message
         asked = message.job if isinstance(message, Submit) else None
         state.totals.rejected += 1
+        state.measures.rejected[error.code] += 1
         state.totals.queue_full += error.code == "queue_full"
         if error.code == "unknown_model":
             state.log("warning", "model.unknown", model=asked.model if asked else "")

@@ -73,6 +73,7 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
         owner=job.owner,
+        traceparent=job.traceparent,
     )
 
 
@@ -121,6 +122,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan, asks: Identity) 
         job_timeout_s=worker.job_timeout_s,
         version=worker.version,
         pid=worker.engine_pid,
+        drawing_s_total=round(service.drawing_s, 6),
     )
 
 
@@ -147,12 +149,13 @@ def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity
         )
         for name, card in state.cards.items()
     )
+    measures = state.measures.view(_oldest_wait_s(state))
     return StatusReply(
         rid=rid,
         workers=page(
             (worker_view(state, worker, plan, asks) for worker in everyone[workers_from:]),
             count_max=STATUS_WORKERS_PER_PAGE,
-            bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)),
+            bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)) - len(_encoder.encode(measures)),
         ),
         workers_total=len(everyone),
         models=models,
@@ -161,7 +164,14 @@ def status_reply(state: RouterState, rid: str, workers_from: int, asks: Identity
         limits=_limits(state),
         storage_full=state.storage_full,
         failures=tuple(failure for owner, failure in state.failures if asks.sees_job_of(owner)),
+        measures=measures,
     )
+
+
+def _oldest_wait_s(state: RouterState) -> float:
+    waiting = (job for job in state.live.values() if job.state is JobState.QUEUED)  # oldest first
+    oldest = next(waiting, None)
+    return 0.0 if oldest is None else state.now - oldest.created_now
 
 
 def _by_name(worker: Worker) -> list[tuple[int, str]]:
