@@ -1,6 +1,7 @@
 # make run    set up .venv, start everything on this machine, draw one picture, serve until Ctrl-C
 #             e.g. make run ARGS="--gpus cpu,cpu --port 13000"
 # make test   set up .venv, pass all tests          e.g. make test TESTS=tests/router
+# make fuzz-http  a public schema tester asks every endpoint of a real gateway, for minutes   e.g. make fuzz-http ARGS="--seed 1"
 # make test-system  as root: boot a systemd container, install into it, break things in it (tests/system)
 # make wheel  set up .venv, make the wheel in dist/ (docs/operations.md says how it is installed)
 # make check  set up .venv, formatting, lints, types
@@ -15,7 +16,7 @@ ARGS ?=
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-system wheel check clean
+.PHONY: help run test fuzz-http test-system wheel check clean
 .NOTPARALLEL:
 
 help:
@@ -26,6 +27,9 @@ run: $(VENV)/.run
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
+
+fuzz-http: $(VENV)/.dev
+	$(BIN)/python -m tests.openapi $(ARGS)
 
 test-system: $(VENV)/.dev
 	$(BIN)/python -m pytest -rs tests/system
@@ -50,7 +54,7 @@ $(VENV)/.run: $(VENV)/.made pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing into $(VENV)"
-	@$(BIN)/python tools/install.py gpu dev
+	@$(BIN)/python tools/install.py gpu traces dev
 	@touch $(VENV)/.run $@
 
 $(VENV)/.made:

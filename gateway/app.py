@@ -33,6 +33,7 @@ from common.notify import Systemd
 from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
 from common.restarts import Restarts
 from common.settings import GatewaySettings, Loaded
+from common.traces import Traces, open_traces
 from gateway import routes
 from gateway.connection import protocol_factory
 from gateway.context import GATEWAY, Gateway
@@ -58,13 +59,16 @@ def run(loaded: Loaded[GatewaySettings]) -> int:
     predecessor = Predecessor.of(os.environ)
     try:
         key = load_key(loaded.settings.key_file, os.environ, GATEWAY_FILE, "gateway")
+        traces = open_traces(
+            "genserve-gateway", loaded.settings.traces_endpoint, os.environ, version=version("genserve")
+        )
         held = held_descriptor(os.environ) if predecessor is None else predecessor.listening
         settings = loaded.settings
         secret = link_secret(settings.link_secret_file, os.environ)
         if held is None:
             check_reach(settings, settings.host, f"gateway.host = {settings.host!r}")
         listener = listen(settings.host, settings.port) if held is None else held_listener(loaded, held)
-        server = Server(loaded, listener, key, held=held is not None, secret=secret)
+        server = Server(loaded, listener, key, held=held is not None, secret=secret, traces=traces)
     except GenServeError as error:
         return exit_config(error)
     with listener:
@@ -80,7 +84,7 @@ def build_app(gateway: Gateway) -> web.Application:
     app = web.Application(middlewares=[every_request], client_max_size=gateway.settings.body_bytes_max)
     app[GATEWAY] = gateway
     app.on_response_prepare.append(allow_origin)
-    routes.add_all(app.router)
+    routes.add_all(app, gateway.version)
     return app
 
 
@@ -96,6 +100,7 @@ class Server:
         held: bool = False,
         secret: bytes = b"",
         state: Path | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """`key`: this gateway's, where the router asks for one; `held`: another listens on when this one ends.
 
@@ -108,7 +113,9 @@ class Server:
         self._link = RouterLink(settings.router_endpoint, answer_timeout_s=settings.router_timeout_s, key=key)
         secret = secret or token_bytes()
         state = state or state_folder(os.environ)
-        self._gateway = Gateway(loaded, self._link, version=version("genserve"), link_secret=secret, state=state)
+        self._gateway = Gateway(
+            loaded, self._link, version=version("genserve"), link_secret=secret, state=state, traces=traces
+        )
         self._gateway.address = (
             listener.getsockname()[0] if held else settings.host,
             listener.getsockname()[1],
@@ -130,7 +137,11 @@ class Server:
         self._gateway.webhooks.start()
         await self._runner.setup()
         assert self._runner.server is not None
-        factory = protocol_factory(self._runner.server, self._gateway.settings, self._gateway.lines)
+        server = self._runner.server
+        self._gateway.metrics.gauge(
+            "http_connections_open", "HTTP connections open now.", lambda: len(server.connections)
+        )
+        factory = protocol_factory(server, self._gateway)
         loop = asyncio.get_running_loop()
         self._http = await loop.create_server(factory, sock=self._listener, backlog=LISTEN_BACKLOG)
 
@@ -187,6 +198,7 @@ class Server:
         await self._gateway.access.stop()
         await self._link.close()
         self._gateway.lines.close()
+        self._gateway.tracing.close()
 
     async def _answer_the_last(self) -> None:
         """Requests of those who have connected already and not asked yet; each answer ends its connection."""

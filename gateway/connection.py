@@ -13,8 +13,10 @@ from aiohttp import web
 
 from common.errors import GenServeError
 from common.settings import GatewaySettings
+from gateway.context import Gateway
 from gateway.dialects.errors import HttpError
 from gateway.lines import Lines
+from gateway.metrics import Metrics
 from gateway.middleware import error_response, refused_unrouted
 
 LINGER_S = 2.0  # for the rest of a body that is answered for already; also while stopping
@@ -24,10 +26,15 @@ TURNED_AWAY_S = 1.0  # that a connection too many is given to ask and to read it
 class Connection(web.RequestHandler):
     """A connection whose every answer is the one error body, and ends in time."""
 
-    __slots__ = ("_lines", "_send_timeout_s")
+    __slots__ = ("_lines", "_metrics", "_send_timeout_s")
 
     def __init__(
-        self, manager: web.Server, settings: GatewaySettings, lines: Lines, loop: asyncio.AbstractEventLoop
+        self,
+        manager: web.Server,
+        settings: GatewaySettings,
+        lines: Lines,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         quiet = logging.getLogger("genserve.access")  # the middleware writes the line of each request
         quiet.disabled = True
@@ -39,7 +46,7 @@ class Connection(web.RequestHandler):
             lingering_time=LINGER_S,
             auto_decompress=False,
         )
-        self._lines = lines
+        self._lines, self._metrics = lines, metrics
         self._send_timeout_s = settings.send_timeout_s
 
     def handle_error(
@@ -50,6 +57,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what never became a request."""
+        self._metrics.malformed.inc()
         self._lines.write("info", "http.malformed", peer=request.remote, status=status, error=type(exc).__name__)
         reason = (message or "").strip().partition("\n")[0].rstrip(": ")  # further lines draw where, for a terminal
         refusal = HttpError(
@@ -101,16 +109,15 @@ class TurnedAway(asyncio.Protocol):
         self._end.cancel()
 
 
-def protocol_factory(
-    manager: web.Server, settings: GatewaySettings, lines: Lines
-) -> Callable[[], asyncio.BaseProtocol]:
+def protocol_factory(manager: web.Server, gateway: Gateway) -> Callable[[], asyncio.BaseProtocol]:
     """Makes the protocol of each new connection."""
-    loop = asyncio.get_running_loop()
+    loop, settings, lines, metrics = asyncio.get_running_loop(), gateway.settings, gateway.lines, gateway.metrics
 
     def make() -> asyncio.BaseProtocol:
         if len(manager.connections) >= settings.connections_max:
+            metrics.turned_away.inc()
             return TurnedAway(settings.connections_max, lines)
-        return Connection(manager, settings, lines, loop)
+        return Connection(manager, settings, lines, metrics, loop)
 
     return make
 

@@ -17,12 +17,15 @@ from common.log import get_logger
 from common.messages import StatusQuery, StatusReply
 from common.roles import LOCAL_NAME
 from common.settings import GatewaySettings, Loaded
+from common.traces import Traces
 from gateway.access import Access
 from gateway.dialects import keys, models
 from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
 from gateway.lines import Lines
 from gateway.link import RouterLink
+from gateway.metrics import Metrics
+from gateway.tracing import Tracing
 from gateway.webhooks import Webhooks
 
 STATUS_AGE_S_MAX = 2.0  # of the list of models by which an alias is told from a model
@@ -41,7 +44,14 @@ class Gateway:
     """The connection to the router, the settings, and what is known of the models."""
 
     def __init__(
-        self, loaded: Loaded[GatewaySettings], link: RouterLink, *, version: str, link_secret: bytes, state: Path
+        self,
+        loaded: Loaded[GatewaySettings],
+        link: RouterLink,
+        *,
+        version: str,
+        link_secret: bytes,
+        state: Path,
+        traces: Traces | None = None,
     ) -> None:
         """`link_secret` signs links to pictures; `state` is the folder for what outlives the gateway."""
         self.settings = loaded.settings
@@ -54,6 +64,9 @@ class Gateway:
         self.log = get_logger().bind()  # bound once, not for each line
         self.lines = Lines()
         self.access = Access(loaded.settings)
+        self.tracing = Tracing(traces)
+        self.metrics = Metrics(version)
+        self.metrics.gauge("http_requests_open", "HTTP requests being answered now.", lambda: self.requests)
         self.address = (self.settings.host, self.settings.port)  # with the true port once it listens
         self._status: StatusReply | None = None
         self._status_until = 0.0
@@ -93,7 +106,10 @@ class Gateway:
             self.requests -= 1
 
     async def body(self, request: web.Request) -> bytes:
-        """The request's body. Raises as `arriving` does."""
+        """The request's body. Raises as `arriving` does; aiohttp's 413 where it is, or says that it is, too long."""
+        announced = request.content_length or 0
+        if announced > self.settings.body_bytes_max:  # not even waited for
+            raise web.HTTPRequestEntityTooLarge(self.settings.body_bytes_max, announced)
         async with self.arriving(self.settings.body_timeout_s, "body_timeout_s"):
             return await request.read()
 

@@ -2,10 +2,9 @@
 
 Knows the client's side of the grammar in common/messages; knows no HTTP and no dialect.
 
-Every submission carries a key, the client's own or one made up here. So an unanswered SUBMIT is simply sent again:
-after a reconnection, to a router that was restarted, as often as it takes; it is one job. An accepted job is
-followed until it ends: WATCH every 5 s finds it again after a reconnection; a router that does not know it any
-more (it restarted without its journal) is given it again. CANCEL, too, is repeated until it is answered.
+Every submission carries a key, the client's own or one made up here. So an unanswered SUBMIT is simply sent again, as
+often as it takes; it is one job. An accepted job is followed until it ends: WATCH every 5 s finds it again after a
+reconnection; a router that does not know it any more (it restarted without its journal) is given it again.
 """
 
 import asyncio
@@ -44,7 +43,7 @@ from gateway.cancelling import Cancelling
 from gateway.dialects.picture import Drawn
 from gateway.following import Following
 from gateway.line import HEAD_FRAMES, Line
-from gateway.submission import ENDED, OnProgress, Submission, job_failure, refusal, settle
+from gateway.submission import ENDED, TRACEPARENT, OnProgress, Submission, job_failure, refusal, settle
 
 WATCH_INTERVAL_S = 5.0
 ROUTER_SILENCE_S_MAX = 60.0  # after which those who wait for a job are told that the router is gone
@@ -52,7 +51,6 @@ TICKS_MISSED_MAX = 4  # of our own, before something is wrong with us
 WATCHES_MISSED_MAX = 2  # the same while stopping, where it is longer than `answer_timeout_s`
 RESUBMITS_MAX = 12  # of one job that the router had lost, one every WATCH_INTERVAL_S
 WAITING_MAX = 4096  # questions, and jobs followed, at one time
-HTTP_OWNER = LOCAL_NAME  # whose jobs are those of HTTP: with keys and without, of any gateway
 OWN_KEY = "k"  # begins the rid of a job with a key of the client's own: it is never cancelled by a late word
 
 
@@ -60,7 +58,7 @@ class RouterLink:
     """Speaks with one router. Used on one event loop, between `open` and `close`."""
 
     def __init__(
-        self, endpoint: str, *, answer_timeout_s: float, key: KeyFile | None = None, owner: str = HTTP_OWNER
+        self, endpoint: str, *, answer_timeout_s: float, key: KeyFile | None = None, owner: str = LOCAL_NAME
     ) -> None:
         """`owner`: whose jobs; '' is the key's own, and all that a key other than a gateway's may say."""
         self.endpoint = endpoint
@@ -159,9 +157,11 @@ class RouterLink:
         if not self._submitted:
             self._heard_at = monotonic_s()  # nothing was expected until now: silence begins here
         rid = f"{OWN_KEY if key else ''}{self.new_rid()}"
-        key = key or uuid.uuid4().hex
-        owner, parts = self._owner if owner is None else owner, part_sizes(payload)
-        message = Submit(rid=rid, job=spec, key=key, digest=digest, owner=owner, parts=parts, terms=terms)
+        own, parts, trace = key or uuid.uuid4().hex, part_sizes(payload), TRACEPARENT.get()
+        owner = self._owner if owner is None else owner
+        message = Submit(
+            rid=rid, job=spec, key=own, digest=digest, owner=owner, parts=parts, traceparent=trace, terms=terms
+        )
         submission = Submission(message, self._loop, on_progress, payload)
         submission.unanswered = self._loop.call_later(self.answer_timeout_s, self._on_unanswered, submission)
         self._submitted[rid] = submission
@@ -311,8 +311,8 @@ class RouterLink:
         submission = self._submitted.get(message.rid)
         if message.rid in self._asked:
             settle(self._asked[message.rid], error)
-        elif self._cancelling.answered(message.rid):
-            pass  # there is nothing to cancel
+        elif self._cancelling.answered(message.rid):  # there is nothing to cancel
+            return
         elif submission is not None and error.code == "not_found":  # the second of two finds it lost already
             if submission.ended_before:  # a repetition that comes too late: the picture is no longer kept
                 self._end(message.rid, error)

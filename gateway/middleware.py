@@ -5,6 +5,7 @@ browser on this machine: the Host must be a loopback name (else a page may rebin
 request that changes something must not come from another origin.
 """
 
+import asyncio
 import itertools
 import uuid
 from collections.abc import Awaitable, Callable
@@ -13,22 +14,23 @@ from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
 from common.sockets import is_loopback
 from gateway.access import WHO, Access
-from gateway.context import GATEWAY, JOB_IDS, REQUEST_ID, reply
+from gateway.context import GATEWAY, JOB_IDS, PLAIN_JSON, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
 from gateway.sse import OPEN_STREAM, EventStream
 
 PREFLIGHT_AGE_S = 600
 EXPOSED = "Location, Retry-After, X-Request-Id"
-QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready"})  # asked every few seconds: debug only
+QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
 SHOWN_PATH_CHARS_MAX = 120
+HUNG_UP = 499  # the status, in the metrics alone, of a request whose client did not wait
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _boot = uuid.uuid4().hex[:8]
@@ -40,8 +42,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @web.middleware
 async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer, whatever happens, in JSON with a request id; write the line."""
-    with request.app[GATEWAY].counted():
-        return await _answer(request, handler)
+    gateway = request.app[GATEWAY]
+    with gateway.counted(), gateway.tracing.request(request) as span:
+        began = monotonic_s()
+        try:
+            response = await _answer(request, handler)
+        except asyncio.CancelledError:  # the client hung up, or we stop: nobody is answered
+            gateway.metrics.answered(request, HUNG_UP, monotonic_s() - began)
+            raise
+        span.answered(response.status, request[REQUEST_ID], request.get(JOB_IDS, []))
+        return response
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -51,6 +61,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     response: web.StreamResponse
     access = request.app[GATEWAY].access
     try:
+        _check_frame(request)
         _check_browser(request, access)
         caller = request[WHO] = access.judge(request)
         access.begin(request, caller)
@@ -75,11 +86,13 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         fields = _failure_fields(crash)
     finally:
         access.end(request)
+    late = response.status == HTTPStatus.REQUEST_TIMEOUT
     if not response.prepared:
-        if request.app[GATEWAY].leaving or response.status == HTTPStatus.REQUEST_TIMEOUT:
+        if request.app[GATEWAY].leaving or late or _oddly_coded(request) or _oddly_versioned(request):
             response.force_close()
         response.headers["X-Request-Id"] = request_id
     elapsed_s = round(monotonic_s() - began, 6)
+    request.app[GATEWAY].metrics.answered(request, response.status, elapsed_s)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
     return response
 
@@ -99,6 +112,7 @@ def refused_unrouted(request: web.Request, error: web.HTTPException) -> web.Resp
     refusal, request_id = _refusal_of(error, request), f"{_boot}-{next(_numbers)}"
     response = error_response(refusal, request.path)
     response.headers["X-Request-Id"] = request_id
+    request.app[GATEWAY].metrics.answered(request, response.status, 0.0)
     _log_line(request, response.status, {"request_id": request_id, **_failure_fields(refusal)})
     return response
 
@@ -109,9 +123,25 @@ def error_response(error: GenServeError, path: str) -> web.Response:
     return reply(body, status=status_of(error), headers=headers_of(error))
 
 
+def _check_frame(request: web.Request) -> None:
+    """What is no HTTP as it is spoken here is refused, whoever asks."""
+    if _oddly_versioned(request):
+        major, minor = request.version
+        raise HttpError(400, f"HTTP/{major}.{minor} is not spoken here", next_step="speak HTTP/1.1")
+    if _oddly_coded(request):
+        raise HttpError(
+            400,
+            "Transfer-Encoding may be chunked and nothing else here",
+            param="Transfer-Encoding",
+            next_step=PLAIN_JSON,
+        )
+
+
 def _check_browser(request: web.Request, access: Access) -> None:
     """Without keys a page that somebody has open must not use this service behind their back."""
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin", "")
+    if "://" in request.raw_path.partition("?")[0]:  # absolute, as to a proxy: what it names is asked for
+        host = urlsplit(request.raw_path).netloc
     settings = request.app[GATEWAY].settings
     if host and not access.asks_for_keys and is_loopback(settings.host) and not _is_loopback_host(host):
         raise HttpError(
@@ -153,6 +183,16 @@ def _preflight() -> web.Response:
         "Access-Control-Max-Age": str(PREFLIGHT_AGE_S),
     }
     return web.Response(status=204, headers=headers)
+
+
+def _oddly_coded(request: web.Request) -> bool:
+    """Is its body in a coding that somebody before us may have read otherwise?"""
+    coding = request.headers.get("Transfer-Encoding")
+    return coding is not None and coding.lower() != "chunked"
+
+
+def _oddly_versioned(request: web.Request) -> bool:
+    return request.version not in (HttpVersion10, HttpVersion11)
 
 
 @lru_cache(maxsize=64)

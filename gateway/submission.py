@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TypeAlias, TypeVar
 
 from common.codec import Buffer
@@ -11,6 +12,8 @@ from gateway.dialects.errors import JobError
 from gateway.dialects.picture import Drawn
 
 ENDED = frozenset({"done", "failed", "cancelled"})  # as a JobView names states
+
+TRACEPARENT: ContextVar[str] = ContextVar("traceparent", default="")  # of the span that a job submitted now is part of
 
 Outcome = TypeVar("Outcome")
 OnProgress: TypeAlias = Callable[[JobProgress, bytes], None]  # and the bytes of its preview, if it has one

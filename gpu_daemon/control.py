@@ -56,6 +56,7 @@ from gpu_daemon.outbox import Outbox
 from gpu_daemon.session import Session
 from gpu_daemon.standing import standing
 from gpu_daemon.supervisor import Supervisor
+from gpu_daemon.utilization import Utilization
 
 FROM_ENGINE = Direction("from an engine", ENGINE_TO_CONTROL)
 TICK_MS = 100  # how late a timeout may be noticed; everything else wakes the loop
@@ -110,6 +111,7 @@ class Control:
         self._key = key
         self._log_settings = log_settings
         self._device = introduction.device
+        self._utilization = Utilization(self._device)
         self._log = log.get_logger()
         self._flood = Flood()
         self._session = Session(introduction, settings)
@@ -221,7 +223,7 @@ class Control:
     def _carry_out(self, command: Command) -> None:
         match command:
             case ToRouter():
-                self._outbox.say(command.message, command.payload)
+                self._outbox.say(self._utilization.told(command.message), command.payload)
             case ToEngine():
                 self._to_engine(command.message, command.payload)
             case Log():

@@ -24,6 +24,7 @@ class Held:
     token: Token
     job: JobOrder
     deadline_at: float
+    traceparent: str = ""  # of the job, for the log
     inputs: Sequence[Buffer] = ()  # the files that the job starts from, until it has ended
     stage: Stage = "waiting"
     handed_at: float = 0.0  # to the engine; meaningful from 'running' on

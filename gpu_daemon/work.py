@@ -67,7 +67,13 @@ class Work:
 
     def take(self, order: Dispatch, inputs: Sequence[Buffer], now: float) -> None:
         """Hold a job, and the files that it starts from, until the engine is free; other frames fail it."""
-        held = Held(token=order.token, job=order.job, deadline_at=now + order.remaining_s, inputs=inputs)
+        held = Held(
+            token=order.token,
+            job=order.job,
+            deadline_at=now + order.remaining_s,
+            inputs=inputs,
+            traceparent=order.traceparent,
+        )
         self.hand.add(held)
         self._log("debug", "job.dispatched", order.token, dispatch=order.token.dispatch, model=order.job.model)
         try:
@@ -175,7 +181,8 @@ class Work:
         match event.message:
             case Begun():
                 held.begun = True
-                self._log("info", "job.started", held.token, pid=self.pid)
+                trace = {"trace_id": held.traceparent.split("-")[1]} if held.traceparent else {}
+                self._log("info", "job.started", held.token, pid=self.pid, **trace)
                 self._say(Started(epoch=UNSTAMPED, token=held.token))
             case Step() as step:
                 self.load, held.step = step.load, step.step

@@ -2,6 +2,7 @@
 
 import os
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import zmq
@@ -15,6 +16,7 @@ from common.restarts import Restarts
 from common.roles import Side
 from common.settings import Loaded, RouterSettings
 from common.sockets import Socket, router_socket
+from common.traces import open_traces
 from router.broker import Broker
 from router.door import Door
 from router.journal import Journal, JournalError
@@ -23,6 +25,7 @@ from router.memory_journal import MemoryJournal
 from router.sqlite_journal import SqliteJournal
 from router.standing import standing
 from router.state_folder import state_folder
+from router.tracing import TraceWriter
 
 LINGER_MS = 1000  # for what was sent last, when stopping
 READING_S_MAX = 600  # what systemd is asked to wait for a long journal
@@ -42,12 +45,15 @@ def run(loaded: Loaded[RouterSettings]) -> int:
         door = _door(settings, context, logger)
         clients = _listen("client", settings.client_endpoint, context, door)
         workers = _listen("worker", settings.worker_endpoint, context, door)
+        traces = open_traces("genserve-router", settings.traces_endpoint, os.environ, version=version("genserve"))
         journal = _journal(settings, clients, logger)
     except GenServeError as error:
         context.destroy(linger=0)
         return process.exit_config(error)
     broker = Broker(settings, first_epoch=int(clock.wall_s() * EPOCHS_A_SECOND), durable=journal.durable)
-    loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level, door=door)
+    writer = TraceWriter(traces) if traces is not None else None
+    broker.state.traced = writer is not None
+    loop = Loop(broker, journal, clients, workers, logger=logger, level=loaded.log.level, door=door, traces=writer)
     process.on_stop_signals(loop.drain, loop.stop, orphaned=partial(loop.drain, patient=True))
     keys = "none: this machine only" if door is None else str(settings.peers_file)
     logger.info("router.listening", clients=_endpoint(clients), workers=_endpoint(workers), peers=keys)
@@ -64,6 +70,8 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     finally:
         systemd.end()
         journal.close()
+        if traces is not None:
+            traces.close()
         if door is not None:
             door.close()
         context.destroy(linger=linger_ms)

@@ -87,6 +87,7 @@ class Broker:
         state.now, state.wall = now, event.wall
         if state.started_now is None:
             state.started_now = now
+            state.measures.started_at = state.wall
         if isinstance(event, Said):
             side: Side = "worker" if isinstance(event, WorkerSaid) else getattr(event, "side", "client")
             state.visitors.heard(event.who, side, event.peer, event.wall)

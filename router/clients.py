@@ -25,7 +25,6 @@ from common.messages import (
     Note,
     Ping,
     Pong,
-    Rejected,
     Requeue,
     StatusQuery,
     Submit,
@@ -43,14 +42,13 @@ from router.listing import jobs_reply
 from router.permission import check_allowed, may_touch, owner_of
 from router.queue import share_of
 from router.records import KeyForgotten, KeyTaken
+from router.refusals import STORAGE_RETRY_AFTER_S, check_open, reject
 from router.speeds import Trust
 from router.state import RouterState
 from router.teller import Teller
 from router.terms import charge, check_terms
 from router.views import page, status_reply
 
-DRAINING_RETRY_AFTER_S = 5.0
-STORAGE_RETRY_AFTER_S = 30.0
 UNSURE_MARGIN = 2.0  # by a speed that rests on few jobs, only what would end this many times too late is refused
 ROUNDED_FROM_S = 10.0
 
@@ -82,7 +80,7 @@ class Clients:
                 repeated = known is not None
                 job = known or self._new_job(message, event, owner, stored=stored)
         except GenServeError as error:
-            self._reject(event, error)
+            reject(self._state, event, error)
             return
         if job is None:
             return
@@ -120,10 +118,17 @@ class Clients:
             if former is not None and may_touch(former, message, event.who) and former.revived_as:
                 text = f"the job {former.job_id} is drawn anew already: it became the job {former.revived_as}"
             raise GenServeError("not_found", text, param="job_id")
-        self._check_open()
+        check_open(self._state)
         allowed_s = dead.deadline_at - dead.created_at
         job = self._admit(
-            event.job_id, dead.owner, dead.order, dead.notes, allowed_s, inputs_of=dead.inputs_of, weight=dead.weight
+            event.job_id,
+            dead.owner,
+            dead.order,
+            dead.notes,
+            allowed_s,
+            inputs_of=dead.inputs_of,
+            traceparent=dead.traceparent,
+            weight=dead.weight,
         )
         self._lifecycle.revive(dead, job)
         return job
@@ -136,16 +141,16 @@ class Clients:
             error = GenServeError(
                 code, event.refusal, param=param, retry_after_s=STORAGE_RETRY_AFTER_S if event.deferred else None
             )
-            self._reject(submitted, error)
+            reject(self._state, submitted, error)
             return
         self.submitted(submitted, stored=True)
         if event.job_id not in self._state.jobs:
             self._state.out.append(DropInputs(event.job_id))
 
-    def _have_stored(self, submit: Submit, owner: str, order: JobOrder, event: Submitted) -> None:
+    def _have_stored(self, submit: Submit, owner: str, order: JobOrder, event: Submitted, weight: float) -> None:
         """What the job would start from is written before it is accepted. The oldest dead letters make room."""
         state, size = self._state, size_of(order.inputs)
-        state.room.check(order.model, (owner, order.client), state.now)
+        state.room.check(order.model, share_of(owner, order.client, weight), state.now)
         letters = [job for job in state.dead.values() if job.inputs_of]
         state.inputs.check_room(size, freed=sum(size_of(job.order.inputs) for job in letters))
         while not state.inputs.has_room(size):
@@ -157,33 +162,30 @@ class Clients:
         """None: it is not decided yet."""
         state = self._state
         check_frames(submit)
-        self._check_open()
+        check_open(self._state)
         card = choose_model(submit.job.model, state.settings.default_model, state.cards, state.fleet)
         order, notes = resolve(submit.job, card, event.seed)
+        weight = 0.0 if submit.terms is None else submit.terms.weight
         if submit.terms is not None:
             check_terms(state, owner, submit.terms)
         if order.inputs and not stored:
-            self._have_stored(submit, owner, order, event)
+            self._have_stored(submit, owner, order, event, weight)
             return None
-        inputs_of = event.job_id if order.inputs else ""
-        weight = 0.0 if submit.terms is None else submit.terms.weight
-        job = self._admit(event.job_id, owner, order, notes, submit.job.deadline_s, inputs_of=inputs_of, weight=weight)
+        job = self._admit(
+            event.job_id,
+            owner,
+            order,
+            notes,
+            submit.job.deadline_s,
+            inputs_of=event.job_id if order.inputs else "",
+            traceparent=submit.traceparent,
+            weight=weight,
+        )
         if submit.terms is not None:
             charge(state, job)
         if submit.key:
             self._take_key(submit, job)
         return job
-
-    def _check_open(self) -> None:
-        state = self._state
-        if state.draining_until_now is not None:
-            raise GenServeError(
-                "unavailable", "the router is stopping and takes no new jobs", retry_after_s=DRAINING_RETRY_AFTER_S
-            )
-        if state.storage_full:
-            raise GenServeError(
-                "storage_full", f"no new jobs are taken: {state.storage_full}", retry_after_s=STORAGE_RETRY_AFTER_S
-            )
 
     def _admit(
         self,
@@ -193,6 +195,7 @@ class Clients:
         notes: tuple[Note, ...],
         deadline_s: float | None,
         *,
+        traceparent: str,
         inputs_of: str,
         weight: float,
     ) -> Job:
@@ -217,6 +220,7 @@ class Clients:
             created_now=state.now,
             deadline_at=state.wall + allowed_s,
             deadline_now=state.now + allowed_s,
+            traceparent=traceparent,
             inputs_of=inputs_of,
             weight=weight,
         )
@@ -249,28 +253,6 @@ class Clients:
         """Forget keys whose time is over, or for which there is no room."""
         while (oldest := self._state.keys.forget_oldest(self._state.wall)) is not None:
             self._state.append(KeyForgotten(owner=oldest[0], key=oldest[1]))
-
-    def _reject(self, event: Submitted, error: GenServeError) -> None:
-        state, message = self._state, event.message
-        asked = message.job if isinstance(message, Submit) else None
-        state.totals.rejected += 1
-        state.totals.queue_full += error.code == "queue_full"
-        if error.code == "unknown_model":
-            state.log("warning", "model.unknown", model=asked.model if asked else "")
-        client = asked.client if asked else ""
-        state.log(
-            "info", "job.rejected", code=error.code, message=error.message, client=client, peer_name=event.who.name
-        )
-        state.to_client(
-            event.peer,
-            Rejected(
-                rid=message.rid,
-                code=error.code,
-                message=error.message,
-                param=error.param,
-                retry_after_s=error.retry_after_s,
-            ),
-        )
 
     # --- everything else -----------------------------------------------------------------------
 

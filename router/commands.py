@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from common.messages import InputPicture, Message, Picture, Token
+from router.jobs import Job
 from router.records import Record
 
 
@@ -77,6 +78,12 @@ class Log(Command, frozen=True):
     level: str  # debug | info | warning | error
     event: str
     fields: Mapping[str, Any]
+
+
+class Trace(Command, frozen=True):
+    """Tell whoever collects traces of this job, which has ended: nothing changes in it any more."""
+
+    job: Job
 
 
 class Stop(Command, frozen=True):

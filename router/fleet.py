@@ -25,6 +25,7 @@ class Service:
 
     done_total: int = 0
     failed_total: int = 0
+    drawing_s: float = 0.0  # of its engine, for the pictures that are done
     last_used_at: float = 0.0  # wall
     share: int = 0  # dispatches, for even shares; a newcomer starts level with the least busy
     speeds: Speeds = field(default_factory=Speeds)
@@ -276,6 +277,11 @@ class Fleet:
             service.last_used_at = wall
         if worker is not None and drawn:
             worker.failures_in_row, worker.rests_until_now = 0, 0.0
+
+    def drew(self, worker_id: str, drawing_s: float) -> None:
+        """A picture of it is kept, for which its engine took so long."""
+        if (service := self._services.get(worker_id)) is not None:
+            service.drawing_s += drawing_s
 
     # --- whether they live ---------------------------------------------------------------------
 

@@ -112,6 +112,8 @@ class Job:
     timings: Timings | None = None
     drawn_notes: tuple[Note, ...] = ()  # that come with this picture
     error: ErrorInfo | None = None
+    traceparent: str = ""  # the span that it is part of, as its client said
+    steps_at: list[tuple[int, float]] = field(default_factory=list)  # of this start, for its trace: (step, wall)
     revived_as: str = ""  # the job that draws it anew, after it ended as poison
     moments: list[JobMoment] = field(default_factory=list)  # its history, as the journal tells it
     story: deque[str] = field(default_factory=lambda: deque(maxlen=STORY_LINES_MAX))
@@ -129,6 +131,11 @@ class Job:
     def undraw(self) -> None:
         """Whatever was drawn is not its picture."""
         self.picture, self.parts, self.timings, self.drawn_notes = None, (), None, ()
+
+    def mark(self, step: int, wall: float) -> None:
+        """A step was heard of, for its trace; again or out of order it is none."""
+        if not self.steps_at or step > self.steps_at[-1][0]:
+            self.steps_at.append((step, wall))
 
     def remember(self, moment: JobMoment) -> None:
         """Add to its history."""

@@ -8,14 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.errors import ERRORS
-from common.messages import (
-    CancelToken,
-    Dispatch,
-    Done,
-    ErrorInfo,
-    Note,
-)
-from router.commands import DropInputs, DropResult, StoreResult
+from common.messages import CancelToken, Dispatch, Done, ErrorInfo, Note
+from router.commands import DropInputs, DropResult, StoreResult, Trace
 from router.fleet import Worker
 from router.inputs import parts_of
 from router.jobs import IN_HAND, Job, JobEvent, JobState, found_again
@@ -68,11 +62,13 @@ class Lifecycle:
             sequence=job.sequence,
             created_at=job.created_at,
             deadline_at=job.deadline_at,
+            traceparent=job.traceparent,
             inputs_of=job.inputs_of,
             weight=job.weight,
         )
         self._state.write_down(job, record)
-        state.log("info", "job.accepted", job_id=job.job_id, model=job.order.model, client=job.order.client)
+        order, trace = job.order, {"trace_id": job.traceparent.split("-")[1]} if job.traceparent else {}
+        state.log("info", "job.accepted", job_id=job.job_id, model=order.model, client=order.client, **trace)
         state.log("debug", "job.prompt", job_id=job.job_id, prompt=job.order.prompt, seed=job.order.seed)
         state.touch_all()
 
@@ -91,6 +87,7 @@ class Lifecycle:
             token=job.token,
             job=job.order,
             remaining_s=max(0.0, job.deadline_now - state.now),
+            traceparent=job.traceparent,
             parts=parts_of(job.order),
         )
         state.to_worker(worker, message, job.inputs_of)
@@ -124,11 +121,7 @@ class Lifecycle:
         job.step, job.step_now = 0, self._state.now
         worker.hand[job.job_id] = job.dispatch
         record = JobDispatched(
-            job_id=job.job_id,
-            dispatch=job.dispatch,
-            worker_id=job.worker_id,
-            device=job.device,
-            at=self._state.wall,
+            job_id=job.job_id, dispatch=job.dispatch, worker_id=job.worker_id, device=job.device, at=self._state.wall
         )
         self._state.write_down(job, record)
 
@@ -138,6 +131,9 @@ class Lifecycle:
         job.starts += 1
         job.returns = 0
         job.started_at, job.step, job.step_now = state.wall, 0, state.now
+        job.steps_at.clear()
+        if job.starts == 1:
+            state.measures.started(state.now - job.created_now)
         self._places.advance(job, JobEvent.START, job.worker_id)
         self._state.write_down(job, JobStarted(job_id=job.job_id, started_at=job.started_at))
         state.log("debug", "job.running", job_id=job.job_id, worker_id=job.worker_id, device=job.device)
@@ -161,7 +157,7 @@ class Lifecycle:
 
     def stored(self, job: Job) -> None:
         """The picture is kept: the job is done."""
-        state = self._state
+        state, order = self._state, job.order
         job.settled = job.dispatch
         job.notes = (*(n for n in job.notes if n not in job.drawn_notes), *job.drawn_notes)
         self._places.advance(job, JobEvent.STORED)
@@ -170,6 +166,8 @@ class Lifecycle:
         self._end(job)
         state.result_bytes += job.picture.bytes
         state.totals.done += 1
+        state.measures.done(state.now - job.created_now, job.timings, order.drawn_steps)
+        state.fleet.drew(job.worker_id, job.timings.total_s)
         record = JobDone(
             job_id=job.job_id,
             picture=job.picture,
@@ -179,14 +177,14 @@ class Lifecycle:
             ended_at=job.ended_at,
         )
         self._state.write_down(job, record)
-        self._log_end(
-            "info", "job.finished", job, width=job.order.width, height=job.order.height, steps=job.order.drawn_steps
-        )
+        self._log_end("info", "job.finished", job, width=order.width, height=order.height, steps=order.drawn_steps)
         self._teller.end(job)
 
     def progress(self, job: Job, step: int, preview: Preview) -> None:
         """A step is done."""
         job.step, job.step_now = step, self._state.now
+        if self._state.traced:
+            job.mark(step, self._state.wall)
         self._teller.progress(job, always=step >= job.order.drawn_steps, preview=preview)
 
     # --- back ----------------------------------------------------------------------------------
@@ -272,6 +270,7 @@ class Lifecycle:
         self._places.advance(job, JobEvent.FAIL, f"{code}: {message}")
         self._end(job)
         self._state.totals.failed += 1
+        self._state.measures.failed[code] += 1
         self._state.failures.appendleft((job.owner, failure_view(job, job.error)))
         record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
         self._state.write_down(job, record)
@@ -340,12 +339,9 @@ class Lifecycle:
             job.inputs_of = ""
 
     def _log_end(self, level: str, event: str, job: Job, **fields: Any) -> None:
+        elapsed_s = round(self._state.now - job.created_now, 3)
         self._state.log(
-            level,
-            event,
-            job_id=job.job_id,
-            worker_id=job.worker_id,
-            device=job.device,
-            elapsed_s=round(self._state.now - job.created_now, 3),
-            **fields,
+            level, event, job_id=job.job_id, worker_id=job.worker_id, device=job.device, elapsed_s=elapsed_s, **fields
         )
+        if self._state.traced:
+            self._state.out.append(Trace(job))

@@ -37,6 +37,7 @@ from router.commands import (
     StoreResult,
     ToClient,
     ToWorker,
+    Trace,
 )
 from router.door import Door
 from router.events import (
@@ -55,6 +56,7 @@ from router.events import (
 from router.jobs import tell
 from router.journal import INPUTS, Journal
 from router.outgoing import Outgoing
+from router.tracing import TraceWriter
 
 DRAIN_MESSAGES_MAX = 256  # received from one socket before anything is sent
 DRAIN_BYTES_MAX = 64 * 1024 * 1024  # the same, of payloads
@@ -82,8 +84,10 @@ class Loop:
         logger: FilteringBoundLogger,
         level: str = "info",
         door: Door | None = None,
+        traces: TraceWriter | None = None,
     ) -> None:
         """`level`: log lines below it are not even made. `door`: who may come in; None: everyone on this machine."""
+        self._traces = traces
         self._door = door
         self._broker = broker
         self._journal = journal
@@ -311,7 +315,7 @@ class Loop:
                 self._journal.store_inputs(command.job_id, command.inputs, command.payload)
             case DropInputs():
                 self._journal.drop_inputs(command.job_id)
-            case Stop():
+            case Stop() | Trace():
                 later.append(command)
             case _:
                 raise TypeError(f"unknown command {command!r}")
@@ -332,6 +336,9 @@ class Loop:
             case Log():
                 if self._flood.passes(command.level, command.event, command.fields, clock.monotonic_s()):
                     log.write(self._logger, command.level, command.event, command.fields)
+            case Trace():
+                assert self._traces is not None
+                self._traces.write(command.job)
             case Stop():
                 self._running = False
 

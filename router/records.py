@@ -25,7 +25,7 @@ class JobRecord(Record, frozen=True, kw_only=True):
     job_id: str
 
 
-class JobAccepted(JobRecord, frozen=True, kw_only=True):
+class JobAccepted(JobRecord, frozen=True, kw_only=True, omit_defaults=True):
     """From here on the job ends exactly once."""
 
     owner: str
@@ -34,6 +34,7 @@ class JobAccepted(JobRecord, frozen=True, kw_only=True):
     sequence: int  # one client's jobs of one priority start in this order
     created_at: float
     deadline_at: float
+    traceparent: str = ""
     inputs_of: str = ""  # the id under which the pictures are kept that it starts from; '': it starts from none
     weight: float = 0.0
 

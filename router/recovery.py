@@ -71,6 +71,7 @@ def _accepted(state: RouterState, jobs: dict[str, Job], record: JobAccepted) -> 
         created_now=_monotonic(state, record.created_at),
         deadline_at=record.deadline_at,
         deadline_now=_monotonic(state, record.deadline_at),
+        traceparent=record.traceparent,
         inputs_of=record.inputs_of,
         weight=record.weight,
     )

@@ -22,6 +22,7 @@ from router.fleet import Fleet, Worker
 from router.inputs import Inputs
 from router.jobs import Job, JobState
 from router.keys import Keys
+from router.measures import Measures
 from router.plan import Plan, Planner
 from router.queue import JobQueue
 from router.records import JobRecord, Record, moment
@@ -81,9 +82,11 @@ class RouterState:
         self.cards: dict[str, ModelCard] = {}  # of every model ever registered, oldest first
         self.model_paths: dict[str, str] = {}
         self.totals = Totals()
+        self.measures = Measures()
         self.failures: deque[tuple[str, FailureView]] = deque(maxlen=STATUS_FAILURES)  # with their owners, newest first
         self.draining_until_now: float | None = None
         self.stopped = False
+        self.traced = False  # is somebody told of each job's trace?
         self._touched: dict[str, Worker] | None = {}  # whose circumstances changed; None: everyone's
         self._plan: Plan | None = None
         self._planner = Planner(self.fleet, self.queue, self.scheduler, self.jobs, settings)

@@ -75,6 +75,7 @@ def job_view(job: Job, position: int, eta_s: float | None) -> JobView:
         picture=job.picture if job.state is JobState.DONE else None,
         timings=job.timings,
         owner=job.owner,
+        traceparent=job.traceparent,
     )
 
 
@@ -124,6 +125,7 @@ def worker_view(state: RouterState, worker: Worker, plan: Plan, asked: StatusQue
         job_timeout_s=worker.job_timeout_s,
         version=worker.version,
         pid=worker.engine_pid,
+        drawing_s_total=round(service.drawing_s, 6),
     )
 
 
@@ -150,12 +152,13 @@ def status_reply(state: RouterState, asked: StatusQuery, asks: Identity) -> Stat
         )
         for name, card in state.cards.items()
     )
+    measures = state.measures.view(_oldest_wait_s(state))
     return StatusReply(
         rid=asked.rid,
         workers=page(
             (worker_view(state, worker, plan, asked, asks) for worker in everyone[asked.workers_from :]),
             count_max=STATUS_WORKERS_PER_PAGE,
-            bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)),
+            bytes_max=PAGE_BYTES_MAX - len(_encoder.encode(models)) - len(_encoder.encode(measures)),
         ),
         workers_total=len(everyone),
         models=models,
@@ -164,7 +167,14 @@ def status_reply(state: RouterState, asked: StatusQuery, asks: Identity) -> Stat
         limits=_limits(state),
         storage_full=state.storage_full,
         failures=tuple(failure for owner, failure in state.failures if may_see(owner, asked, asks)),
+        measures=measures,
     )
+
+
+def _oldest_wait_s(state: RouterState) -> float:
+    waiting = (job for job in state.live.values() if job.state is JobState.QUEUED)  # oldest first
+    oldest = next(waiting, None)
+    return 0.0 if oldest is None else state.now - oldest.created_now
 
 
 def _by_name(worker: Worker) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ from common.messages.parts import (
     Rid,
     ShownState,
     Terms,
+    TraceParent,
 )
 from common.messages.views import (
     JOBS_PER_PAGE,
@@ -25,6 +26,7 @@ from common.messages.views import (
     KeyView,
     ModelView,
     RouterLimits,
+    RouterMeasures,
     RouterStats,
     WorkerView,
 )
@@ -50,14 +52,16 @@ class OwnedMessage(ClientMessage, frozen=True, kw_only=True, forbid_unknown_fiel
 class Submit(OwnedMessage, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for one picture, and watch it. The same `key` and job again is the same job.
 
-    `digest`: the client's own of what it was asked; where given, it is compared instead of the job. `terms`: how much
-    the owner may have; only a gateway may say that. The files of the job's `inputs` are the payload.
+    `digest`: the client's own of what it was asked; where given, it is compared instead of the job.
+    The files of the job's `inputs` are the payload. `traceparent`: the span that this is part of; it makes no other
+    job. `terms`: how much the owner may have; only a gateway may say that.
     """
 
     NAME = b"SUBMIT"
     job: JobSpec
     key: Label = ""
     digest: Label = ""
+    traceparent: TraceParent = ""
     parts: Parts = ()
     terms: Terms | None = None
 
@@ -250,6 +254,7 @@ class StatusReply(Message, frozen=True, kw_only=True):
     limits: RouterLimits
     storage_full: str = ""  # why no new job is taken: the router's disk; '': there is room
     failures: tuple[FailureView, ...] = ()  # the last few jobs that failed since the router started, newest first
+    measures: RouterMeasures = RouterMeasures()
 
 
 class KeysReply(Message, frozen=True, kw_only=True):

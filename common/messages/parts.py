@@ -30,6 +30,8 @@ Quality = Annotated[int, Meta(ge=1, le=100)]
 Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
+# of the W3C's trace context, version 00; '': none
+TraceParent = Annotated[str, Meta(pattern=r"^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?$")]
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -183,8 +185,9 @@ class DeviceInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeviceLoad(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The device's memory just now, MiB, as the engine process sees it."""
+    """The device's memory just now, MiB, as the engine process sees it; and how busy it is."""
 
     allocated_mb: Count = 0  # in tensors; on a CPU, resident in the engine process
     cached_mb: Count = 0  # reserved by torch's allocator beyond that
     free_mb: Count = 0
+    utilization_percent: Annotated[int, Meta(ge=0, le=100)] | None = None  # of the GPU's time, by anyone; None: unknown

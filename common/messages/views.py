@@ -44,6 +44,7 @@ class WorkerView(Struct, frozen=True, kw_only=True):
     job_timeout_s: float  # after which its running job is stopped
     version: str
     pid: int  # of its engine process; 0: none just now
+    drawing_s_total: float = 0.0  # seconds that its engine took for those pictures
 
 
 class ModelView(Struct, frozen=True, kw_only=True):
@@ -69,6 +70,25 @@ class RouterStats(Struct, frozen=True, kw_only=True):
     queued: int  # accepted, not running
     running: int  # including those whose picture is being stored
     overflow: int  # of the queued, those that no GPU's own queue has room for
+
+
+class Histogram(Struct, frozen=True, kw_only=True):
+    """How often something took how long. Nothing is ever taken back: both only rise while the router lives."""
+
+    counts: tuple[int, ...] = ()  # one a bound of RouterMeasures.bounds_s, then those above the last; not cumulative
+    sum_s: float = 0.0
+
+
+class RouterMeasures(Struct, frozen=True, kw_only=True):
+    """What the router has measured since it started, for /metrics."""
+
+    started_at: float = 0.0  # wall seconds since 1970
+    bounds_s: tuple[float, ...] = ()  # upper bounds of the histograms' classes, which they include
+    stages: dict[str, Histogram] = {}  # queue (to the first start), encode, denoise, preview, decode, save, whole
+    failed: dict[str, int] = {}  # jobs by the code of their failure
+    rejected: dict[str, int] = {}  # refused submissions by code
+    steps_total: int = 0  # denoising steps of the pictures that were done
+    oldest_wait_s: float = 0.0  # since the acceptance of the oldest job that waits now; 0: none waits
 
 
 class RouterLimits(Struct, frozen=True, kw_only=True):
@@ -127,6 +147,7 @@ class JobView(Struct, frozen=True, kw_only=True):
     picture: Picture | None
     timings: Timings | None
     owner: str = ""  # the name of the key that sent it; 'local' where there are none, and for HTTP
+    traceparent: str = ""  # the span that it is part of, as it was submitted
 
 
 class KeyView(Struct, frozen=True, kw_only=True):

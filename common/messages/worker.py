@@ -21,6 +21,7 @@ from common.messages.parts import (
     Text,
     Timings,
     Token,
+    TraceParent,
     WorkerId,
 )
 from common.models import ModelCard
@@ -155,6 +156,7 @@ class Dispatch(Message, frozen=True, kw_only=True):
     token: Token
     job: JobOrder
     remaining_s: Seconds  # until the job's deadline
+    traceparent: TraceParent = ""  # of the job, for the log
     parts: Parts = ()
 
 

@@ -97,6 +97,14 @@ class RouterSettings(Section, frozen=True, kw_only=True):
     watches_per_job_max: Annotated[int, _of("watchers of one job", ge=1, le=10_000)] = 64
     drain_s: Annotated[float, _of("seconds accepted jobs may take to end when stopping", ge=0, le=1e6)] = 10.0
     progress_interval_s: Annotated[float, _of("least seconds between two PROGRESS of a job", ge=0, le=60)] = 0.25
+    traces_endpoint: Annotated[
+        str,
+        _of(
+            "URL that traces go to as OTLP over HTTP, e.g. http://127.0.0.1:4318/v1/traces; "
+            "empty: OpenTelemetry's own variables, else none",
+            pattern=r"^(https?://\S+)?$",
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         if not self.heartbeat_interval_s < self.suspect_after_s < self.dead_after_s:
@@ -223,6 +231,14 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     ] = True
     router_timeout_s: Annotated[float, _of("seconds the router may take to answer", **_positive_s)] = 10.0
     drain_s: Annotated[float, _of("seconds open requests may take to finish when stopping", ge=0, le=1e6)] = 60.0
+    traces_endpoint: Annotated[
+        str,
+        _of(
+            "URL that traces go to as OTLP over HTTP, e.g. http://127.0.0.1:4318/v1/traces; "
+            "empty: OpenTelemetry's own variables, else none",
+            pattern=r"^(https?://\S+)?$",
+        ),
+    ] = ""
 
 
 class ClientSettings(Section, frozen=True, kw_only=True):

@@ -150,6 +150,8 @@ def _convert(name: str, value: Any, type_: Any, *, strict: bool = True) -> Any:
         raise _refusal(name, f"{name} = {show(value)} is not right: it holds one half of a surrogate pair")
     if isinstance(value, float) and math.isinf(value):
         raise _refusal(name, f"{name} is not right: the number is too large")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # to JSON, 28.0 and 28 are one number
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:

@@ -3,12 +3,12 @@
 Pure. A failure is the one error body with the older fields `success`, `message` and `task_id` beside it.
 """
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-from msgspec import Meta, structs
+from msgspec import UNSET, Meta, Struct, UnsetType, structs
 
 from common.errors import GenServeError
-from common.messages import JobSpec, JobView
+from common.messages import JobSpec, JobView, Note
 from gateway.dialects import body, errors
 from gateway.dialects.body import show
 from gateway.dialects.inputs import Inputs, read_inputs
@@ -55,6 +55,71 @@ class UploadRequest(GenerateRequest, frozen=True, kw_only=True):
 
     mode: str = ""  # by the files that there are
     strength: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+class Generated(Struct, frozen=True, kw_only=True):
+    """The answer with the picture; `output` and `image_base64` are the same, as ever."""
+
+    success: bool = True
+    message: str = "the picture is drawn"
+    task_id: str
+    model: str
+    device: str
+    gpu_id: int | None
+    worker: str
+    elapsed_time: str  # '12.34s', from acceptance to the end
+    output: bytes
+    image_base64: bytes
+    error: None = None
+    seed: int
+    num_inference_steps: int
+    cfg: float
+    width: int
+    height: int
+    drawn_width: int
+    drawn_height: int
+    warnings: tuple[Note, ...]
+
+
+class NotGenerated(Struct, frozen=True, kw_only=True):
+    """A failure: the one error body, and this dialect's own fields beside it."""
+
+    success: bool = False
+    message: str
+    task_id: str | None
+    error: errors.ErrorFacts
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """How a job stands; once it has ended, also what POST /generate answers. Times in wall seconds since 1970."""
+
+    task_id: str
+    status: str
+    model: str
+    device: str | None
+    worker: str | None
+    step: int
+    num_inference_steps: int
+    position: int  # 1 starts next; 0 waits no more
+    eta_s: float | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    attempts: int
+    error: errors.ErrorFacts | None = None
+    warnings: tuple[Note, ...]
+    success: bool | UnsetType = UNSET
+    message: str | UnsetType = UNSET
+    gpu_id: int | UnsetType | None = UNSET
+    elapsed_time: str | UnsetType = UNSET
+    output: bytes | UnsetType = UNSET
+    image_base64: bytes | UnsetType = UNSET
+    seed: int | UnsetType = UNSET
+    cfg: float | UnsetType = UNSET
+    width: int | UnsetType = UNSET
+    height: int | UnsetType = UNSET
+    drawn_width: int | UnsetType = UNSET
+    drawn_height: int | UnsetType = UNSET
 
 
 def read_request(data: bytes) -> GenerateRequest:
@@ -118,68 +183,57 @@ def to_job(
     )
 
 
-def to_response(drawn: Drawn) -> dict[str, Any]:
-    """The answer with the picture; `output` and `image_base64` are the same, as ever."""
+def to_response(drawn: Drawn) -> Generated:
+    """The answer with the picture."""
     job, facts = drawn.job, picture_facts(drawn.job, drawn.picture)
-    return {
-        "success": True,
-        "message": "the picture is drawn",
-        "task_id": job.job_id,
-        "model": job.model,
-        "device": job.device,
-        "gpu_id": gpu_id(job.device),
-        "worker": job.worker_id,
-        "elapsed_time": f"{facts.elapsed_s:.2f}s",
-        "output": drawn.data,
-        "image_base64": drawn.data,
-        "error": None,
-        "seed": facts.seed,
-        "num_inference_steps": facts.steps,
-        "cfg": facts.guidance_scale,
-        "width": drawn.picture.width,
-        "height": drawn.picture.height,
-        "drawn_width": drawn.picture.drawn_width,
-        "drawn_height": drawn.picture.drawn_height,
-        "warnings": [structs.asdict(note) for note in job.notes],
-    }
+    return Generated(
+        task_id=job.job_id,
+        model=job.model,
+        device=job.device,
+        gpu_id=gpu_id(job.device),
+        worker=job.worker_id,
+        elapsed_time=f"{facts.elapsed_s:.2f}s",
+        output=drawn.data,
+        image_base64=drawn.data,
+        seed=facts.seed,
+        num_inference_steps=facts.steps,
+        cfg=facts.guidance_scale,
+        width=drawn.picture.width,
+        height=drawn.picture.height,
+        drawn_width=drawn.picture.drawn_width,
+        drawn_height=drawn.picture.drawn_height,
+        warnings=job.notes,
+    )
 
 
-def to_error(error: GenServeError) -> dict[str, Any]:
-    """A failure: the one error body, and this dialect's own fields beside it."""
+def to_error(error: GenServeError) -> NotGenerated:
+    """A failure."""
     facts = errors.facts(error)
-    return {
-        "success": False,
-        "message": facts.message,
-        "task_id": getattr(error, "job_id", None),
-        "error": facts,
-    }
+    return NotGenerated(message=facts.message, task_id=getattr(error, "job_id", None), error=facts)
 
 
-def task(job: JobView, ended: Drawn | GenServeError | None) -> dict[str, Any]:
-    """GET /task/{id}: how a job stands, and the fields of POST /generate's answer once it has ended.
-
-    `ended` is its picture or its failure, None while it goes on.
-    """
-    view = {
-        "task_id": job.job_id,
-        "status": job.state,
-        "model": job.model,
-        "device": job.device or None,
-        "worker": job.worker_id or None,
-        "step": job.step,
-        "num_inference_steps": job.steps,
-        "position": job.position,  # 1 starts next; 0 waits no more
-        "eta_s": job.eta_s,
-        "created_at": job.created_at,  # wall seconds, as the next two
-        "started_at": job.started_at or None,
-        "ended_at": job.ended_at or None,
-        "attempts": job.attempts,
-        "error": None,
-        "warnings": [structs.asdict(note) for note in job.notes],
-    }
+def task(job: JobView, ended: Drawn | GenServeError | None) -> Task:
+    """GET /task/{id}: `ended` is its picture or its failure, None while it goes on."""
+    view = Task(
+        task_id=job.job_id,
+        status=job.state,
+        model=job.model,
+        device=job.device or None,
+        worker=job.worker_id or None,
+        step=job.step,
+        num_inference_steps=job.steps,
+        position=job.position,
+        eta_s=job.eta_s,
+        created_at=job.created_at,
+        started_at=job.started_at or None,
+        ended_at=job.ended_at or None,
+        attempts=job.attempts,
+        warnings=job.notes,
+    )
     if ended is None:
         return view
-    return {**view, **(to_response(ended) if isinstance(ended, Drawn) else to_error(ended))}
+    more = to_response(ended) if isinstance(ended, Drawn) else to_error(ended)
+    return structs.replace(view, **structs.asdict(more))
 
 
 def gpu_id(device: str) -> int | None:

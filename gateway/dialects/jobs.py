@@ -5,16 +5,17 @@ Pure. Its names of fields are those of POST /v1/images/generations. Times ending
 """
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 from urllib.parse import urlencode
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, UnsetType
 
 from common.errors import GenServeError
-from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, ShownState
+from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.openai import parse_size
+from gateway.dialects.picture import EngineSeconds, engine_seconds
 from gateway.dialects.webhooks import Webhook
 
 LIST_LIMIT, LIST_LIMIT_MAX = 20, 100  # jobs on a page
@@ -38,6 +39,62 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     deadline_s: body.Deadline | None = None
     previews: body.Previews = 0
     webhook: Webhook | None = None
+
+
+class ImageFacts(Struct, frozen=True, kw_only=True):
+    """The picture of a job that is done."""
+
+    format: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+class Links(Struct, frozen=True, kw_only=True):
+    """Where to ask for more."""
+
+    self: str
+    image: str
+    events: str
+
+
+class Moment(Struct, frozen=True, kw_only=True):
+    """Something that happened to a job."""
+
+    at: float
+    event: str
+    detail: str
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """One job as it stands. What has not happened yet is null."""
+
+    id: str
+    state: str
+    model: str
+    size: str
+    seed: int
+    steps: int
+    step: int
+    guidance_scale: float
+    priority: int
+    client: str
+    position: int  # 1 starts next; 0 waits no more
+    eta_s: float | None  # to its end; null while no speed is known
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    deadline_at: float
+    attempts: int
+    device: str | None
+    worker: str | None  # the device's name in the fleet: host/device
+    error: errors.ErrorFacts | None
+    image: ImageFacts | None
+    warnings: tuple[Note, ...]
+    timings: EngineSeconds | None
+    links: Links
+    history: tuple[Moment, ...] | UnsetType = UNSET  # oldest first; only where one job is asked for
 
 
 def read_request(data: bytes) -> JobRequest:
@@ -73,39 +130,44 @@ def location(job_id: str) -> str:
     return f"/v1/jobs/{job_id}"
 
 
-def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> dict[str, Any]:
+def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> Job:
     """How a job stands; with what happened to it, oldest first, where `history` is given."""
-    picture, where = job.picture, location(job.job_id)
-    view: dict[str, Any] = {
-        "id": job.job_id,
-        "state": job.state,
-        "model": job.model,
-        "size": f"{job.width}x{job.height}",
-        "seed": job.seed,
-        "steps": job.steps,
-        "step": job.step,
-        "guidance_scale": job.guidance_scale,
-        "priority": job.priority,
-        "client": job.client,
-        "position": job.position,  # 1 starts next; 0 waits no more
-        "eta_s": job.eta_s,  # to its end; null while no speed is known
-        "created_at": job.created_at,
-        "started_at": job.started_at or None,
-        "ended_at": job.ended_at or None,
-        "deadline_at": job.deadline_at,
-        "attempts": job.attempts,
-        "device": job.device or None,
-        "worker": job.worker_id or None,  # the device's name in the fleet: host/device
-        "error": errors.facts(JobError(job.job_id, job.error)) if job.error else None,
-        "image": picture
-        and {name: getattr(picture, name) for name in ("format", "width", "height", "bytes", "sha256")},
-        "warnings": [structs.asdict(note) for note in job.notes],
-        "timings": structs.asdict(job.timings) if job.timings else None,  # seconds inside the engine
-        "links": {"self": where, "image": f"{where}/image", "events": f"{where}/events"},
-    }
-    if history is not None:
-        view["history"] = [{"at": each.at, "event": each.event, "detail": each.detail} for each in history]
-    return view
+    told = () if history is None else tuple(Moment(at=m.at, event=m.event, detail=m.detail) for m in history)
+    return Job(
+        id=job.job_id,
+        state=job.state,
+        model=job.model,
+        size=f"{job.width}x{job.height}",
+        seed=job.seed,
+        steps=job.steps,
+        step=job.step,
+        guidance_scale=job.guidance_scale,
+        priority=job.priority,
+        client=job.client,
+        position=job.position,
+        eta_s=job.eta_s,
+        created_at=job.created_at,
+        started_at=job.started_at or None,
+        ended_at=job.ended_at or None,
+        deadline_at=job.deadline_at,
+        attempts=job.attempts,
+        device=job.device or None,
+        worker=job.worker_id or None,
+        error=errors.facts(JobError(job.job_id, job.error)) if job.error else None,
+        image=_image(job),
+        warnings=job.notes,
+        timings=engine_seconds(job.timings) if job.timings else None,
+        links=Links(
+            self=location(job.job_id), image=f"{location(job.job_id)}/image", events=f"{location(job.job_id)}/events"
+        ),
+        history=UNSET if history is None else told,
+    )
+
+
+def _image(job: JobView) -> ImageFacts | None:
+    if job.picture is None:
+        return None
+    return ImageFacts(**{name: getattr(job.picture, name) for name in ImageFacts.__struct_fields__})
 
 
 class JobList(Struct, frozen=True, kw_only=True):
@@ -141,11 +203,19 @@ def _wrong(name: str, right: str, value: str) -> GenServeError:
     return GenServeError("invalid_request", f"{name} {right}, not {value[:40]!r}", param=name)
 
 
-def to_list(found: Sequence[JobView], next_before: int, asked: JobList) -> dict[str, Any]:
+class JobPage(Struct, frozen=True, kw_only=True):
+    """One page of jobs, newest first, and the path of the next one; null: this is the last."""
+
+    object: str = "list"
+    data: list[Job]
+    next: str | None
+
+
+def to_list(found: Sequence[JobView], next_before: int, asked: JobList) -> JobPage:
     """One page of jobs, newest first, and the path of the next one."""
     more = {"limit": asked.limit, **({"state": ",".join(asked.states)} if asked.states else {}), "after": next_before}
     following = f"/v1/jobs?{urlencode(more, safe=',')}" if next_before else None
-    return {"object": "list", "data": [to_view(job) for job in found], "next": following}
+    return JobPage(data=[to_view(job) for job in found], next=following)
 
 
 def not_finished(job: JobView) -> HttpError:

@@ -12,6 +12,7 @@ from common.errors import GenServeError
 from common.messages import ModelView, StatusReply
 from common.models import ModelCard
 from common.settings import GatewaySettings
+from gateway.dialects.body import show
 
 _SHAPES = ((1, 1), (5, 4), (4, 5), (4, 3), (3, 4), (3, 2), (2, 3), (16, 9), (9, 16), (2, 1), (1, 2))
 
@@ -68,7 +69,7 @@ def model_item(name: str, status: StatusReply, settings: GatewaySettings) -> Mod
         if view.card.name == wanted:
             return _item(view, status, settings)
     known = ", ".join(view.card.name for view in status.models) or "none yet"
-    raise GenServeError("unknown_model", f"there is no model {name!r}; there are: {known}", param="model")
+    raise GenServeError("unknown_model", f"there is no model {show(name)}; there are: {known}", param="model")
 
 
 def may_be_alias(name: str, settings: GatewaySettings) -> bool:

@@ -7,7 +7,7 @@ true_cfg_scale, priority, deadline_s; for edits strength.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -44,6 +44,14 @@ _INSTEAD = {  # what to do where a value of this field changes nothing
     "style": "say it in the prompt",
     "input_fidelity": "a smaller strength stays nearer to the image",
     "complexity": "more num_inference_steps take longer and may look better",
+}
+
+SIZE_SCHEMA = {"pattern": "^(auto|[0-9]{1,5}x[0-9]{1,5})$"}
+PROMPT_SCHEMA = {"pattern": r"\S"}  # not blank
+SCHEMAS: dict[str, dict[str, Any]] = {  # what the types of ImagesRequest do not say of its fields
+    "prompt": PROMPT_SCHEMA,
+    "size": SIZE_SCHEMA,
+    **{name: {"enum": [*plain, *harmless]} for name, (plain, harmless, _) in _CHOICES.items()},
 }
 
 

@@ -1,6 +1,6 @@
 """A finished job as every dialect receives it, and the facts each of them tells of its picture. Pure."""
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from common.messages import JobView, Picture, Timings
 
@@ -11,6 +11,17 @@ class Drawn(Struct, frozen=True, kw_only=True):
     job: JobView
     picture: Picture
     data: bytes
+
+
+class EngineSeconds(Struct, frozen=True, kw_only=True):
+    """Where a job's seconds went inside the engine."""
+
+    encode_s: float
+    denoise_s: float
+    preview_s: float
+    decode_s: float
+    save_s: float
+    total_s: float
 
 
 class PictureFacts(Struct, frozen=True, kw_only=True):
@@ -25,7 +36,7 @@ class PictureFacts(Struct, frozen=True, kw_only=True):
     drawn_size: str  # smaller than `size` where the picture was enlarged
     device: str
     elapsed_s: float
-    timings: Timings  # inside the engine
+    timings: EngineSeconds
 
 
 def picture_facts(job: JobView, picture: Picture) -> PictureFacts:
@@ -40,5 +51,10 @@ def picture_facts(job: JobView, picture: Picture) -> PictureFacts:
         drawn_size=f"{picture.drawn_width}x{picture.drawn_height}",
         device=job.device,
         elapsed_s=round(max(0.0, job.ended_at - job.created_at), 6),
-        timings=job.timings or Timings(),
+        timings=engine_seconds(job.timings or Timings()),
     )
+
+
+def engine_seconds(timings: Timings) -> EngineSeconds:
+    """All of them, zeros as well."""
+    return EngineSeconds(**structs.asdict(timings))

@@ -2,32 +2,14 @@
 
 from aiohttp import web
 
-from gateway.routes import events, fleet, generate, health, home, images, jobs, models
+from gateway.routes.docs import REFERENCE, Reference
+from gateway.routes.table import ROUTES
 
 
-def add_all(router: web.UrlDispatcher) -> None:
-    """Every path that this gateway serves."""
-    router.add_get("/", home.get_home)
-    router.add_post("/v1/images/generations", images.post_generations)
-    router.add_post("/v1/images/edits", images.post_edits)
-    router.add_get("/v1/images/files/{job_id}/{part}", images.get_file)
-    router.add_post("/v1/jobs", jobs.post_job)
-    router.add_get("/v1/jobs", jobs.get_jobs)
-    router.add_get("/v1/jobs/{job_id}", jobs.get_job)
-    router.add_delete("/v1/jobs/{job_id}", jobs.delete_job)
-    router.add_get("/v1/jobs/{job_id}/image", jobs.get_image)
-    router.add_get("/v1/jobs/{job_id}/events", events.get_events)
-    router.add_get("/v1/status", fleet.get_service)
-    router.add_get("/v1/models", models.get_models)
-    router.add_get("/v1/models/{name:.+}", models.get_model)
-    router.add_post("/generate", generate.post_generate)
-    router.add_post("/generate/upload", generate.post_upload)
-    router.add_get("/task/{task_id}", generate.get_task)
-    router.add_get("/status", fleet.get_status)
-    router.add_get("/gpu/load", fleet.get_gpu_load)
-    router.add_get("/config", fleet.get_config)
-    router.add_get("/models", fleet.get_models)
-    router.add_get("/devices", fleet.get_devices)
-    router.add_get("/health", health.get_health)
-    router.add_get("/health/ready", health.get_health)
-    router.add_get("/health/live", health.get_live)
+def add_all(app: web.Application, version: str) -> None:
+    """Every path that this gateway serves, and the reference of them."""
+    for route in ROUTES:
+        app.router.add_route(route.operation.method, route.operation.path, route.handler)
+        if route.operation.method == "GET":
+            app.router.add_route("HEAD", route.operation.path, route.handler)
+    app[REFERENCE] = Reference([route.operation for route in ROUTES], version)

@@ -5,6 +5,7 @@ from aiohttp import web
 from common.errors import GenServeError
 from gateway.context import GATEWAY, reply
 from gateway.dialects import fleet
+from gateway.dialects.fleet_views import Live
 
 HEALTH_TIMEOUT_S = 2.0  # a probe must not wait as long as a request may
 
@@ -17,10 +18,10 @@ async def get_health(request: web.Request) -> web.Response:
         status = await gateway.status(timeout_s=min(HEALTH_TIMEOUT_S, gateway.settings.router_timeout_s))
     except GenServeError as error:
         problem = error.message
-    view = fleet.health_view(status, problem)
-    return reply({**view, "version": gateway.version}, status=503 if view["reasons"] else 200)
+    view = fleet.health_view(status, problem, gateway.version)
+    return reply(view, status=503 if view.reasons else 200)
 
 
 async def get_live(request: web.Request) -> web.Response:
     """200: this process answers; no more is said."""
-    return reply({"status": "live", "version": request.app[GATEWAY].version})
+    return reply(Live(status="live", version=request.app[GATEWAY].version))

@@ -26,6 +26,7 @@ from common.messages import (
     Fetch,
     Heartbeat,
     HeldToken,
+    Histogram,
     InputPicture,
     InputSpec,
     JobMoment,
@@ -54,11 +55,13 @@ from common.messages import (
     Resync,
     Returned,
     RouterLimits,
+    RouterMeasures,
     RouterStats,
     Started,
     StatusQuery,
     StatusReply,
     Submit,
+    Terms,
     Timings,
     Token,
     Watch,
@@ -109,7 +112,7 @@ ORDER = JobOrder(
 PICTURE = Picture(format="png", width=64, height=64, drawn_width=64, drawn_height=64, bytes=5, sha256="ab" * 32)
 TIMINGS = Timings(encode_s=0.1, denoise_s=1.5, preview_s=0.25, decode_s=0.2, save_s=0.05, total_s=2.1)
 DEVICE = DeviceInfo(device="cuda:0", kind="cuda", name="NVIDIA H200", uuid="GPU-1", total_mb=143_771)
-LOAD = DeviceLoad(allocated_mb=34_000, cached_mb=100, free_mb=100_000)
+LOAD = DeviceLoad(allocated_mb=34_000, cached_mb=100, free_mb=100_000, utilization_percent=97)
 CARD = ModelCard(name="flux1-dev")
 NOTE = Note(code="enlarged", message="drawn at 128x128 and enlarged")
 ERROR = ErrorInfo(code="engine_died", message="the engine died", fault="server", retryable=True, next_step="again")
@@ -170,10 +173,17 @@ STATS = RouterStats(
 LIMITS = RouterLimits(
     gpu_queue_size=5, global_queue_size=50, job_deadline_s=3600.0, result_ttl_s=3600.0, attempts_max=3
 )
+TRACEPARENT = f"00-{'4b' * 16}-{'00f067aa0ba902b7'}-01"
+MEASURES = RouterMeasures(
+    started_at=1.5, bounds_s=(0.1, 1.0),
+    stages={name: Histogram(counts=(1, 2, 0), sum_s=1.25) for name in ("queue", "whole")},
+    failed={"poison": 1}, rejected={"queue_full": 1}, steps_total=28, oldest_wait_s=0.5,
+)  # fmt: skip
 PAYLOAD = (b"abc", b"de")
 
 CLIENT: list[Message] = [
-    Submit(rid="1", job=SPEC, key="k", digest="d" * 64),
+    Submit(rid="1", job=JobSpec(prompt="x"), owner="a", terms=Terms(weight=2.0, jobs_max=3)),
+    Submit(rid="1", job=SPEC, key="k", digest="d" * 64, traceparent=TRACEPARENT),
     Submit(rid="1", job=JobSpec(prompt="x")),
     Submit(rid="1", job=JobSpec(prompt="x", inputs=(INPUT, MASK), strength=0.5), parts=(3, 2)),
     CancelJob(rid="2", job_id=JOB_ID),
@@ -205,6 +215,7 @@ TO_CLIENT: list[Message] = [
         rid="1", workers=(WORKER,), workers_total=1, models=(ModelView(card=CARD, workers=1, model_path="/m"),),
         default_model="flux1-dev", stats=STATS, limits=LIMITS,
         failures=(FailureView(at=1.5, job_id=JOB_ID, worker_id="host/cuda:0", code="poison", message="two engines"),),
+        measures=MEASURES,
     ),
     KeysReply(rid="1", keys=(KeyView(name="host-b", role="daemon", connections=8, seen_at=1.5),), keys_total=1),
     ErrorReply(rid="1", code="not_found", message="no such job"),
@@ -228,7 +239,7 @@ WORKER_MESSAGES: list[Message] = [
 ]  # fmt: skip
 TO_WORKER: list[Message] = [
     Welcome(nonce="n", epoch=1, heartbeat_interval_s=1.0, dead_after_s=10.0, keep=(TOKEN,), drop=()),
-    Dispatch(epoch=1, token=TOKEN, job=ORDER, remaining_s=3600.0),
+    Dispatch(epoch=1, token=TOKEN, job=ORDER, remaining_s=3600.0, traceparent=TRACEPARENT),
     Dispatch(
         epoch=1,
         token=TOKEN,

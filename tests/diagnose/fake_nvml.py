@@ -24,6 +24,7 @@ class FakeGpu:
     uncorrected: int = 0
     remapped: tuple[int, int, int, int] = (0, 0, 0, 0)  # corrected, uncorrected, pending, failed
     reasons: int = 0
+    utilization: int | None = 0  # percent; None: the driver does not say
 
 
 def fake_nvml(*gpus: FakeGpu, cuda: int = 13000, fault: int | None = None) -> Any:
@@ -35,6 +36,17 @@ def fake_nvml(*gpus: FakeGpu, cuda: int = 13000, fault: int | None = None) -> An
         if fault is not None:
             raise pynvml.NVMLError(fault)
 
+    def by_uuid(uuid: str) -> FakeGpu:
+        for gpu in gpus:
+            if gpu.uuid == uuid:
+                return gpu
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def rates(gpu: FakeGpu) -> SimpleNamespace:
+        if gpu.utilization is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(gpu=gpu.utilization, memory=0)
+
     said = {
         "nvmlInit": init,
         "nvmlShutdown": lambda: None,
@@ -42,6 +54,8 @@ def fake_nvml(*gpus: FakeGpu, cuda: int = 13000, fault: int | None = None) -> An
         "nvmlSystemGetDriverVersion": lambda: "580.95.05",
         "nvmlDeviceGetCount": lambda: len(gpus),
         "nvmlDeviceGetHandleByIndex": lambda index: gpus[index],
+        "nvmlDeviceGetHandleByUUID": by_uuid,
+        "nvmlDeviceGetUtilizationRates": rates,
         "nvmlDeviceGetName": lambda gpu: gpu.name,
         "nvmlDeviceGetUUID": lambda gpu: gpu.uuid,
         "nvmlDeviceGetMinorNumber": gpus.index,

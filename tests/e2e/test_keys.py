@@ -91,6 +91,19 @@ def test_a_client_key_sees_its_own_and_no_key_sees_nothing(keyed: Keyed) -> None
     assert "is a daemon key" in refused.stderr
 
 
+def test_what_another_key_drew_does_not_exist_over_http(keyed: Keyed) -> None:
+    assert keyed.run("keys", "new", "studio", "--role", "client").returncode == 0
+    key = tomllib.loads(keyed.file("studio").read_text())
+    with RawClient(keyed.service.client_endpoint, key=key) as studio:
+        _, drawn, _ = studio.draw(prompt="x")
+    for job_id in (drawn["job_id"], "0" * 32):  # theirs and nobody's: the same answer
+        for path in (f"/v1/jobs/{job_id}", f"/v1/jobs/{job_id}/image", f"/task/{job_id}"):
+            status, body = keyed.service.get(path)
+            assert (status, body["error"]["code"]) == (404, "not_found")
+        assert keyed.service.delete(f"/v1/jobs/{job_id}")[0] == 404
+    assert drawn["job_id"] not in json.dumps(keyed.service.get("/v1/status")[1])
+
+
 def test_the_page_for_raw_clients_tells_how_to_use_a_key(keyed: Keyed, tmp_path: Path) -> None:
     (text,) = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(text.splitlines()) <= 26

@@ -101,6 +101,8 @@ def client_message(chance: random.Random, known: Known) -> Said:
         payload = starting_from(chance, header["job"]) if chance.random() < 0.1 else []
         if payload:
             header["parts"] = [len(part) for part in payload]
+        if chance.random() < 0.1:
+            header["terms"] = chance.choice((None, {"weight": 2.0}, {"jobs_max": 1}, {"gpu_seconds_per_minute": 0.5}))
         if chance.random() < 0.2:
             header["key"] = f"key-{chance.randrange(12)}"
         if chance.random() < 0.05:
@@ -120,8 +122,8 @@ def client_message(chance: random.Random, known: Known) -> Said:
         header["workers_from"] = chance.choice((0, 0, 48, 2**53))
     elif name == b"KEYS":
         header["keys_from"] = chance.choice((0, 0, 256, 2**53))
-    if name not in (b"STATUS", b"KEYS", b"PING") and chance.random() < 0.05:
-        header["owner"] = chance.choice(("", "alice", "o" * 128))
+    if name not in (b"KEYS", b"PING") and chance.random() < 0.05:
+        header["owner"] = chance.choice(("", "alice", "*", "o" * 128))
     return Said(name, header)
 
 

@@ -270,6 +270,8 @@ class RouterFuzz:
         for each in (status, letters):
             del each["rid"]
         stats.pop("uptime_s")
+        del status["measures"]["rejected"]  # by code, what rejected_total counts below
+        del status["measures"]["oldest_wait_s"]  # of one that waits it tells the time
         for worker in status["workers"]:
             del worker["detail"]  # of one that is away or rests it tells the time
         rejected = stats.pop("rejected_total"), stats.pop("queue_full_total")

@@ -58,6 +58,7 @@ SETTINGS = RouterSettings(
 MAY_CHANGE = {  # by a frame that is refused: clocks, counts of refusals, what is worked out anew whenever it is asked
     ("RouterState", "now"), ("RouterState", "wall"), ("RouterState", "settings"), ("RouterState", "_plan"),
     ("RouterState", "_touched"), ("Totals", "protocol_errors"), ("Totals", "rejected"), ("Totals", "queue_full"),
+    ("Measures", "rejected"),
     ("_Flow", "end"),  # lifted to its line's clock, which is what counts where it lies behind
     ("JobQueue", "changes"), ("Room", "_promised_now"), ("Line", "_sweep_at"), ("Planner", "_cache"),
 }  # fmt: skip

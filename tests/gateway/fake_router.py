@@ -25,6 +25,8 @@ from common.messages import (
     JobQuery,
     JobReply,
     JobSpec,
+    JobsQuery,
+    JobsReply,
     JobView,
     Message,
     Note,
@@ -40,7 +42,7 @@ from common.messages import (
     WorkerView,
 )
 from common.sockets import router_socket
-from tests.common.samples import LIMITS, STATS
+from tests.common.samples import LIMITS, MEASURES, STATS
 from tests.gateway.views import MODELS, WORKERS
 from tests.ports import free_endpoint
 
@@ -186,6 +188,9 @@ class FakeRouter:
                 self._send(socket, peer, Pong(rid=message.rid))
             case StatusQuery():
                 self._send(socket, peer, self._status(message))
+            case JobsQuery():
+                views = tuple(job.view for job in self.jobs.values())
+                self._send(socket, peer, JobsReply(rid=message.rid, jobs=views, next_before=0))
             case CancelJob() | Watch() | JobQuery() | Fetch():
                 job = self.jobs.get(message.job_id)
                 if job is None:
@@ -296,7 +301,7 @@ class FakeRouter:
         page = self.workers[question.workers_from : question.workers_from + self.workers_per_page]
         return StatusReply(
             rid=question.rid, workers=page, workers_total=len(self.workers), models=self.models,
-            default_model=self.default_model, stats=STATS, limits=LIMITS,
+            default_model=self.default_model, stats=STATS, limits=LIMITS, measures=MEASURES,
         )  # fmt: skip
 
     def _send(self, socket: zmq.Socket[bytes], peer: bytes, message: Message, *payload: memoryview) -> None:

@@ -14,7 +14,7 @@ from common.settings import GatewaySettings, LogSettings
 from gateway.dialects import errors, fleet, generate, models, openai
 from gateway.dialects.picture import Drawn
 from tests.common.samples import JOB, PICTURE, TIMINGS
-from tests.gateway.views import DEV, MODELS, TINY, status, worker
+from tests.gateway.views import DEV, MODELS, TINY, shown, status, worker
 
 SETTINGS = GatewaySettings()
 
@@ -144,7 +144,7 @@ def test_save_disk_path_is_yes_or_no(value: Any, save: bool) -> None:
 
 
 def test_older_answer_has_every_field_with_its_true_value() -> None:
-    answer = generate.to_response(_drawn())
+    answer = shown(generate.to_response(_drawn()))
     older = {
         "success": True, "message": "the picture is drawn", "task_id": JOB.job_id, "model": "flux1-dev",
         "device": "cuda:0", "gpu_id": 0, "worker": "host/cuda:0", "elapsed_time": "2.50s",
@@ -160,15 +160,15 @@ def test_gpu_id(device: str, gpu: int | None) -> None:
 
 
 def test_a_task_shows_its_state_then_its_end() -> None:
-    going = generate.task(JOB, None)
+    going = shown(generate.task(JOB, None))
     assert (going["status"], going["step"], going["eta_s"], going["error"]) == ("running", 3, 4.5, None)
     assert "image_base64" not in going
     done = _drawn()
-    assert generate.task(done.job, done)["image_base64"] == done.data
+    assert shown(generate.task(done.job, done))["image_base64"] == done.data
     info = ErrorInfo(code="out_of_memory", message="no room", next_step="ask for less")
-    failed = generate.task(structs.replace(JOB, state="failed"), errors.JobError(JOB.job_id, info))
+    failed = shown(generate.task(structs.replace(JOB, state="failed"), errors.JobError(JOB.job_id, info)))
     assert (failed["status"], failed["message"]) == ("failed", "no room")
-    assert (failed["error"].code, failed["error"].what_to_do) == ("out_of_memory", "ask for less")
+    assert (failed["error"]["code"], failed["error"]["what_to_do"]) == ("out_of_memory", "ask for less")
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -182,8 +182,8 @@ def test_every_code_has_a_status_and_one_body(code: str) -> None:
     assert body["error"]["what_to_do"] == ERRORS[code].next_step
     assert 400 <= errors.status_of(error) <= 599
     assert ("x-should-retry" in errors.headers_of(error)) is not ERRORS[code].retryable
-    older = generate.to_error(error)
-    assert (older["success"], older["message"], older["error"]) == (False, "it is so", errors.facts(error))
+    older = shown(generate.to_error(error))
+    assert (older["success"], older["message"], older["error"]) == (False, "it is so", shown(errors.facts(error)))
 
 
 def test_no_status_without_a_code() -> None:
@@ -266,7 +266,7 @@ def test_status_counts_agree_with_the_workers() -> None:
         worker(f"cuda:{n}", busy=n % 3 == 0, queue_size=n, state="loading" if n == 4 else "ready", done_total=n)
         for n in range(7)
     )
-    view = fleet.status_view(status(workers))["concurrent_manager"]
+    view = shown(fleet.status_view(status(workers)))["concurrent_manager"]
     instances = view["model_instances"]["genserve-shapes"]
     assert view["total_instances"] == view["worker_threads"] == len(instances) == 7
     assert view["busy_instances"] == sum(each["is_busy"] for each in instances) == 3
@@ -277,7 +277,7 @@ def test_status_counts_agree_with_the_workers() -> None:
 
 def test_memory_is_what_the_device_says_or_nothing() -> None:
     workers = (worker("cuda:0"), worker("cuda:1", load=DeviceLoad(), state="loading"))
-    load = fleet.gpu_load_info(status(workers))
+    load = shown(fleet.gpu_load_info(status(workers)))
     assert load["cuda:0"] == {
         "allocated_mb": 700, "cached_mb": 50, "total_mb": 1000, "free_mb": 250, "utilization_percent": 75.0,
         "available": True,
@@ -287,9 +287,10 @@ def test_memory_is_what_the_device_says_or_nothing() -> None:
 
 
 def test_config_shows_what_is_in_force() -> None:
-    view = fleet.config_view(
+    config = fleet.config_view(
         status(models=BOTH), SETTINGS, LogSettings(level="warning"), version="1.2", address=("127.0.0.1", 80)
     )
+    view = shown(config)
     assert view["service"] == {"name": "genserve", "version": "1.2", "host": "127.0.0.1", "port": 80}
     assert view["model_management"]["model_paths"] == {"genserve-shapes": "/models/tiny", "flux1-dev": "/models/dev"}
     assert view["model_management"]["model_gpu_config"]["flux1-dev"] == []
@@ -304,20 +305,20 @@ def test_config_shows_what_is_in_force() -> None:
 )
 def test_health_says_why_not(states: tuple[str, ...], says: str) -> None:
     workers = tuple(worker(f"cuda:{n}", state=state) for n, state in enumerate(states))
-    view = fleet.health_view(status(workers), "")
+    view = shown(fleet.health_view(status(workers), ""))
     assert view["status"] == "unhealthy"
     assert says in " ".join(view["reasons"])
 
 
 def test_one_ready_worker_is_health() -> None:
     workers = (worker("cuda:0", state="broken"), worker("cuda:1"))
-    view = fleet.health_view(status(workers), "")
+    view = shown(fleet.health_view(status(workers), ""))
     assert (view["status"], view["reasons"], view["workers_ready"]) == ("healthy", [], 1)
-    assert fleet.health_view(None, "no answer")["reasons"] == ["no answer"]
+    assert shown(fleet.health_view(None, "no answer"))["reasons"] == ["no answer"]
 
 
 def test_a_full_disk_is_not_health() -> None:
     full = structs.replace(status((worker("cuda:0"),)), storage_full="3 MiB are free on the router's disk")
-    view = fleet.health_view(full, "")
+    view = shown(fleet.health_view(full, ""))
     assert view["status"] == "unhealthy"
     assert view["reasons"] == ["no new jobs are taken: 3 MiB are free on the router's disk"]

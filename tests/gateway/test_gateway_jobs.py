@@ -13,6 +13,7 @@ from gateway.dialects import jobs
 from tests.common.samples import JOB, PICTURE
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter, picture_bytes
+from tests.gateway.views import shown
 
 JOBS = "/v1/jobs"
 KEY = {"Idempotency-Key": "mine"}
@@ -42,29 +43,31 @@ def test_the_least_body_leaves_all_to_the_model() -> None:
 
 
 def test_a_running_job_in_full() -> None:
-    view = jobs.to_view(JOB, (JobMoment(at=1.5, event="accepted"), JobMoment(at=2.5, event="started", detail="cuda:0")))
+    view = shown(
+        jobs.to_view(JOB, (JobMoment(at=1.5, event="accepted"), JobMoment(at=2.5, event="started", detail="cuda:0")))
+    )
     assert view == {
         "id": JOB.job_id, "state": "running", "model": "flux1-dev", "size": "1024x1024", "seed": 7, "steps": 28,
         "step": 3, "guidance_scale": 3.5, "priority": 0, "client": "", "position": 0, "eta_s": 4.5, "created_at": 1.5,
         "started_at": 2.5, "ended_at": None, "deadline_at": 0.0, "attempts": 1, "device": "cuda:0",
         "worker": "host/cuda:0", "error": None, "timings": None,
-        "image": None, "warnings": [{"code": "enlarged", "message": "drawn at 128x128 and enlarged"}],
+        "image": None, "warnings": ({"code": "enlarged", "message": "drawn at 128x128 and enlarged"},),
         "links": {
             "self": f"/v1/jobs/{JOB.job_id}", "image": f"/v1/jobs/{JOB.job_id}/image",
             "events": f"/v1/jobs/{JOB.job_id}/events",
         },
-        "history": [{"at": 1.5, "event": "accepted", "detail": ""},
-                    {"at": 2.5, "event": "started", "detail": "cuda:0"}],
+        "history": ({"at": 1.5, "event": "accepted", "detail": ""},
+                    {"at": 2.5, "event": "started", "detail": "cuda:0"}),
     }  # fmt: skip
 
 
 def test_ends_are_told_in_full() -> None:
-    done = jobs.to_view(structs.replace(JOB, state="done", ended_at=9.0, picture=PICTURE))
+    done = shown(jobs.to_view(structs.replace(JOB, state="done", ended_at=9.0, picture=PICTURE)))
     assert (done["ended_at"], "history" in done) == (9.0, False)
     assert done["image"] == {name: getattr(PICTURE, name) for name in ("format", "width", "height", "bytes", "sha256")}
     error = ErrorInfo(code="poison", message="it ended two engines", next_step="read the log")
-    failed = jobs.to_view(structs.replace(JOB, state="failed", error=error))
-    assert structs.asdict(failed["error"]) == {
+    failed = shown(jobs.to_view(structs.replace(JOB, state="failed", error=error)))
+    assert failed["error"] == {
         "message": "it ended two engines", "type": "server_error", "param": None, "code": "poison",
         "what_to_do": "read the log",
     }  # fmt: skip

@@ -1,6 +1,8 @@
 """Workers and models as STATUS shows them, for the gateway's tests."""
 
-from msgspec import structs
+from typing import Any
+
+from msgspec import structs, to_builtins
 
 from common.messages import DeviceInfo, DeviceLoad, ModelView, StatusReply, WorkerView
 from common.models import ModelCard
@@ -37,3 +39,8 @@ def status(workers: tuple[WorkerView, ...] = WORKERS, models: tuple[ModelView, .
         rid="1", workers=workers, workers_total=len(workers), models=models,
         default_model=models[0].card.name if models else "", stats=STATS, limits=LIMITS,
     )  # fmt: skip
+
+
+def shown(view: Any) -> Any:
+    """A struct as its reader sees it, but for bytes, which stay as they are."""
+    return to_builtins(view, builtin_types=(bytes,))

@@ -1,0 +1,146 @@
+"""The page in a real browser, before real processes: what a person does in the studio and sees of the fleet."""
+
+import io
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+
+from tests.page.browser import DESKTOP, PHONE, Seen, opened
+from tests.service import Service, wait_for
+from training.checker import problems
+from training.scene import Ground, Scene, Thing
+
+HEART = "a large red heart on a yellow background"
+HEART_SEEN = Scene((Thing("red", "heart", size="large", place="center"),), ground=Ground("yellow"))
+LOOKS = [(DESKTOP, "light", "en-GB"), (PHONE, "dark", "zh-CN"), (DESKTOP, "dark", "en-GB"), (PHONE, "light", "zh-CN")]
+WRONG = {"size": "100x100"}  # what a page might ask whose model has changed since
+LONG = 100  # steps: of a job that is still drawn when it is cancelled
+
+
+def array(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def previews(seen: Seen, count: int) -> list[bytes]:
+    """As many different pictures on the way to the one that is drawn."""
+    found: list[bytes] = []
+    image = seen(".frame img[data-preview].there").last
+
+    def another() -> bool:
+        data = seen.pixels(image)
+        if data not in found:
+            found.append(data)
+        return len(found) >= count
+
+    image.wait_for()
+    wait_for(f"{count} previews", another)
+    return found
+
+
+def test_a_picture_is_seen_forming_and_kept(browser: Browser, service: Service) -> None:
+    with opened(browser, service.http_url) as seen:
+        seen.draw(HEART, steps=24)
+        first, second = previews(seen, 2)
+        assert not np.array_equal(array(first), array(second))
+        assert array(first).shape == array(second).shape
+        final = array(seen.pixels(seen.finished()))
+        assert final.shape == (128, 128, 3)
+        assert problems(final, HEART_SEEN) == []
+        with seen.page.expect_download() as download:
+            seen("button").filter(has_text="Download").click()
+        assert download.value.suggested_filename.startswith("a-large-red-heart")
+        assert np.array_equal(array(download.value.path().read_bytes()), final)
+        seen.page.reload()
+        assert np.array_equal(array(seen.pixels(seen.finished())), final)  # kept in the browser
+        seed = seen("#seed").input_value()
+        seen("#prompt").fill("something else")
+        seen("button").filter(has_text="Use again").click()
+        assert seen("#prompt").input_value() == HEART
+        assert f"seed {seen('#seed').input_value()}" in seen(".facts").inner_text()
+        assert seed != seen("#seed").input_value()
+        seen(".acts button[aria-label=Delete]").click()
+        expect(seen("#tiles li")).to_have_count(0)
+        seen("#notice button").filter(has_text="Undo").click()
+        expect(seen("#tiles li")).to_have_count(1)
+
+
+def test_one_of_several_is_cancelled_and_the_fleet_moves(browser: Browser, service: Service) -> None:
+    with opened(browser, service.http_url, size=PHONE, scheme="dark") as seen:
+        seen.draw("a blue cross", steps=LONG, count=2)
+        seen(".frame img[data-preview].there").first.wait_for()
+        waiting = seen("#tiles li[data-state=queued] button")
+        expect(waiting).to_have_count(1)
+        waiting.click()
+        expect(seen(".line")).to_contain_text("Number 1 in the queue")
+        seen("#cancel").click()
+        expect(seen(".line")).to_have_text("Cancelled")
+        seen.page.keyboard.press("2")
+        step = seen(".gpu[data-busy] .job")
+        before = step.inner_text()
+        assert before.startswith("Step ")
+        expect(step).not_to_have_text(before)
+        chart = seen(".chart").first
+        before_samples = int(chart.get_attribute("data-samples") or 0)
+        wait_for("another sample", lambda: int(chart.get_attribute("data-samples") or 0) > before_samples)
+        assert seen(".trace.running").get_attribute("points")
+        seen.page.keyboard.press("1")
+        seen("#tiles li[data-state=running] button").click()
+        seen("#cancel").click()
+        expect(seen(".line")).to_have_text("Cancelled")
+        seen.page.keyboard.press("2")
+        expect(seen(".gpu .job")).to_have_text("Free")
+        assert not seen.overflows()
+
+
+def test_a_refusal_names_the_field_and_the_next_step(browser: Browser, service: Service) -> None:
+    with opened(browser, service.http_url) as seen:
+        seen.excused = ("400 (Bad Request)",)
+        seen.page.keyboard.press("Control+Enter")
+        expect(seen("#composer-error")).to_have_text("Say what to draw first.")
+        expect(seen("#prompt")).to_be_focused()
+        seen.page.route(
+            "**/v1/jobs", lambda route: route.continue_(post_data={**route.request.post_data_json, **WRONG})
+        )
+        seen.draw("a red star", steps=4)
+        expect(seen("#composer-error")).to_contain_text("the nearest size it draws is")
+        expect(seen("#size")).to_be_focused()
+        expect(seen("#size")).to_have_attribute("aria-invalid", "true")
+        expect(seen("#tiles li")).to_have_count(0)
+        seen.page.unroute("**/v1/jobs")
+        seen.draw("a red star", steps=4)
+        seen.finished()
+        expect(seen("#composer-error")).to_be_empty()
+
+
+def test_the_picture_comes_although_the_gateway_dies(browser: Browser, service: Service) -> None:
+    with opened(browser, service.http_url) as seen:
+        seen.excused = ("Failed to load resource", "ERR_CONNECTION", "ERR_EMPTY", "ERR_INCOMPLETE")
+        seen.draw(HEART, steps=60)
+        seen(".frame img[data-preview].there").first.wait_for()
+        [gateway] = service.processes("genserve gateway")
+        gateway.send_signal(signal.SIGKILL)
+        expect(seen(".line")).to_contain_text("Connection lost")
+        assert problems(array(seen.pixels(seen.finished())), HEART_SEEN) == []
+        expect(seen("#tiles li")).to_have_count(1)
+
+
+@pytest.mark.parametrize(("size", "scheme", "locale"), LOOKS)
+def test_everyone_can_use_it(
+    browser: Browser, service: Service, size: tuple[int, int], scheme: str, locale: str
+) -> None:
+    with opened(browser, service.http_url, size=size, scheme=scheme, locale=locale) as seen:
+        assert seen.faults() == []
+        seen.draw("a green star", steps=4)
+        seen.finished()
+        assert seen.faults() == []
+        assert not seen.overflows()
+        seen("#help").click()
+        assert seen.faults() == []
+        seen.page.keyboard.press("Escape")
+        seen("#tab-fleet").click()
+        seen(".gpu").first.wait_for()
+        assert seen.faults() == []
+        assert not seen.overflows()
