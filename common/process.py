@@ -7,6 +7,7 @@ that says what; whoever starts processes does not start such a one again.
 import ctypes
 import faulthandler
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -22,7 +23,16 @@ EXIT_IOERR = 74  # EX_IOERR of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
 PARENT_ENDED = signal.SIGUSR1  # from the kernel; it may come several times: see die_with_parent
 OUTPUTS = (1, 2)
+FILES_MAX = 65_536  # as the units allow
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+def allow_files() -> None:
+    """Let this process have as many open files as it may: each connection is one, and a shell's usual bound is low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def name_process(title: str) -> None:

@@ -107,11 +107,11 @@ class Access:
         except SettingsError as error:
             if error.message != self._said:
                 self._said = error.message
-                self._log.error("http_keys.unreadable", path=str(self._path), message=error.message)
+                self._log.error("access.keys_unreadable", path=str(self._path), message=error.message)
             return
         self._said = ""
         self._take(entries)
-        self._log.info("http_keys.read", path=str(self._path), valid=len(self._keys))
+        self._log.info("access.keys_read", path=str(self._path), valid=len(self._keys))
         for request, key in list(self._open.values()):
             if key.sha256 not in self._keys and request.transport is not None:
                 request.transport.abort()

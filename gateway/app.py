@@ -30,7 +30,7 @@ from common.health import Check, Standing
 from common.keys import GATEWAY_FILE, KeyFile, load_key
 from common.log import configure, get_logger
 from common.notify import Systemd
-from common.process import EXIT_OK, exit_config, name_process, on_stop_signals
+from common.process import EXIT_OK, allow_files, exit_config, name_process, on_stop_signals
 from common.restarts import Restarts
 from common.settings import GatewaySettings, Loaded
 from common.traces import Traces, open_traces
@@ -53,6 +53,7 @@ CUT_S = 0.1  # that aiohttp gives a request it cuts
 def run(loaded: Loaded[GatewaySettings]) -> int:
     """Serve until a stop signal; the exit status."""
     name_process("genserve gateway")
+    allow_files()
     configure("gateway", loaded.log)
     systemd, restarts = Systemd(), Restarts()
     restarts.hold_back(systemd)

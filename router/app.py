@@ -36,6 +36,7 @@ def run(loaded: Loaded[RouterSettings]) -> int:
     """Serve until stopped: SIGTERM or SIGINT drains, a second one ends at once. The exit status."""
     settings = loaded.settings
     process.name_process("genserve router")
+    process.allow_files()
     logger = log.configure("router", loaded.log)
     systemd, restarts = Systemd(), Restarts()
     restarts.hold_back(systemd)

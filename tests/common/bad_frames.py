@@ -129,7 +129,7 @@ CLIENT_FRAMES: list[Frames] = [
     _message(b"PING", {"rid": "r"}, *[b""] * 500),
     _message(b"STATUS", {"rid": "r", "workers_from": -1}),
     _message(b"STATUS", {"rid": "r", "workers_from": "0"}),
-    _message(b"STATUS", {"rid": "r", "owner": "somebody"}),
+    _message(b"STATUS", {"rid": "r", "owner": 1}),
     _message(b"KEYS", {"rid": "r", "keys_from": -1}),
 ]
 

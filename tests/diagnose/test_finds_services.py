@@ -336,7 +336,7 @@ def test_too_few_open_files():
         check=False,
     )
     assert done.returncode == 1
-    assert "the gateway may need 576" in " ".join(done.stdout.split())
+    assert "the gateway may need 2112" in " ".join(done.stdout.split())
 
 
 def test_a_temporary_folder_that_is_too_deep(tmp_path: Path):
