@@ -197,12 +197,14 @@ def test_jobs_are_listed_to_those_who_may_see_them_newest_first(rig: Rig) -> Non
 
 
 def test_jobs_come_in_pages_that_later_ones_do_not_move(rig: Rig) -> None:
+    keyed(rig, HOST_A)
     jobs = [submit(rig, ALICE) for _ in range(5)]
     seen: list[str] = []
     before = 0
     while len(seen) < 5:
         page = ask(rig, ALICE, JobsQuery(rid="1", before=before, limit=2))
         assert isinstance(page, JobsReply)
+        assert page.jobs
         seen += [job.job_id for job in page.jobs]
         before = page.next_before
         submit(rig, ALICE)
