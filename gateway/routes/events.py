@@ -31,6 +31,8 @@ async def get_events(request: web.Request) -> web.StreamResponse:
                 return web.Response(status=204)
             stream = EventStream(request)
             await stream.open()
+            if request.method == "HEAD":
+                return stream.response
             await _tell(stream, log, last, news)
             return stream.response
 

@@ -185,6 +185,19 @@ async def test_a_job_that_the_router_forgets_ends_its_streams(
         assert (await stream.next() or {})["type"] == "job.state"
 
 
+async def test_head_has_no_body(door: Door, router: FakeRouter) -> None:
+    job_id = await waiting_job(door, router)
+    host = "Host: localhost\r\n"
+    two = (
+        f"HEAD /v1/jobs/{job_id}/events HTTP/1.1\r\n{host}\r\n"
+        f"GET /health/live HTTP/1.1\r\n{host}Connection: close\r\n\r\n"
+    )
+    async with door.raw(two.encode()) as reader:
+        head, live, _ = (await asyncio.wait_for(reader.read(), 10)).split(b"\r\n\r\n", 2)
+    assert (head[:15], b"text/event-stream" in head) == (b"HTTP/1.1 200 OK", True)
+    assert live.startswith(b"HTTP/1.1 200 OK")
+
+
 async def test_a_job_that_is_not_there(door: Door) -> None:
     for job_id, said in (("0" * 32, "no such job"), ("x", "32 hexadecimal digits")):
         status, body, _ = await door.get(f"/v1/jobs/{job_id}/events")
