@@ -42,6 +42,7 @@ class _Followed:
         self.log = JobLog(name)
         self.asked: asyncio.Future[None] | None = None  # how it stands is being asked
         self.job: JobView | None = None  # as it stood last
+        self.refused = False  # the router's last word was an error: who comes next asks anew
         self.unheard_now = 0.0  # monotonic seconds: since when nobody listens
 
 
@@ -102,6 +103,7 @@ class Following:
                 followed.log.add(events.end(message), last=True)
             case ErrorReply() if followed.job is not None:  # else whoever asks is told
                 code = message.code if message.code in ERRORS else "internal"
+                followed.refused = True
                 followed.log.add(events.error(GenServeError(code, message.message)), last=True)
         return True
 
@@ -124,7 +126,9 @@ class Following:
 
     def _of(self, job_id: str, owner: str) -> _Followed:
         if (rid := self._rids.get((owner, job_id))) is not None:
-            return self._followed[rid]
+            if not self._followed[rid].refused:
+                return self._followed[rid]
+            self._forget(self._followed[rid])
         if len(self._followed) >= FOLLOWED_MAX:
             raise GenServeError("unavailable", f"{FOLLOWED_MAX} jobs are being followed already")
         rid = self._new_rid()

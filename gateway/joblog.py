@@ -65,6 +65,11 @@ class JobLog:
         known = name == self._name and number.isascii() and number.isdecimal() and len(number) < 10
         return int(number) if known and int(number) <= self._number else None
 
+    def ended_with(self, last_event_id: str) -> bool:
+        """Was this id that of the job's end?"""
+        last = self._kept[-1] if self._kept else None
+        return last is not None and last.name in events.ENDS and last.id == last_event_id
+
     def standing(self) -> tuple[int, list[Event]]:
         """For who begins now: the number to go on after, how the job stands, and the latest picture on its way."""
         if self._kept and self.ended:

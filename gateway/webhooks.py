@@ -1,7 +1,8 @@
 """Telling webhooks how jobs ended: written to a folder before the job is answered for, repeated until it is taken.
 
 A file a job, named after it, gone when it is delivered or given up. Whatever is killed meanwhile, the next gateway goes
-on from the files; so one may come twice, with the same `webhook-id`. Nothing of an answer but its status is looked at.
+on from the files, and looks for more of them now and then, since one that it relieves writes until its end. So one may
+come twice, with the same `webhook-id`. Nothing of an answer but its status is looked at.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ DELIVERY_TIMEOUT_S = 15.0
 REPEAT_AFTER_S = (1.0, 5.0, 30.0, 120.0, 600.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0)  # then it is given up
 JITTER = 0.2  # of each wait
 ASK_AGAIN_S = 5.0  # where the router does not answer
+LOOK_INTERVAL_S = 30.0  # for files that another gateway has left
 GONE = 410  # of a receiver that wants no more
 _SUFFIX = ".json"
 
@@ -52,22 +54,19 @@ class Webhooks:
         self._log = get_logger()
         self._tasks: dict[str, asyncio.Task[None]] = {}  # by job id
         self._at_once = asyncio.Semaphore(DELIVERIES_AT_ONCE_MAX)
+        self._left_out: set[str] = set()  # names of files that are looked at no more
 
     def start(self) -> None:
-        """Go on with what the last gateway has left."""
+        """Go on with what other gateways have left, now and whenever they do."""
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DELIVERY_TIMEOUT_S))
-        paths = sorted(self._folder.glob(f"*{_SUFFIX}")) if self._folder.is_dir() else []
-        for path in paths:
-            try:
-                self._begin(msgspec.json.decode(path.read_bytes(), type=_Pending))
-            except (OSError, msgspec.DecodeError) as error:
-                self._log.error("webhook.unreadable", path=str(path), cause=str(error))
+        self._looking = asyncio.ensure_future(self._look())
 
     async def stop(self) -> None:
         """Deliver no more; the files stay."""
-        for task in self._tasks.values():
+        tasks = (self._looking, *self._tasks.values())
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._session.close()
 
     def check_room(self) -> None:
@@ -86,6 +85,18 @@ class Webhooks:
             ) from None
         self._begin(pending)
 
+    async def _look(self) -> None:
+        while True:
+            known = self._left_out | {f"{job_id}{_SUFFIX}" for job_id in self._tasks}
+            found = await asyncio.to_thread(_read, self._folder, known, PENDING_MAX - len(self._tasks))
+            for path, what in found:
+                if isinstance(what, _Pending):
+                    self._begin(what)
+                else:
+                    self._left_out.add(path.name)
+                    self._log.error("webhook.unreadable", path=str(path), cause=what)
+            await asyncio.sleep(LOOK_INTERVAL_S)
+
     def _begin(self, pending: _Pending) -> None:
         if pending.job_id not in self._tasks:
             task = asyncio.ensure_future(self._tell(pending))
@@ -96,23 +107,27 @@ class Webhooks:
         def done(task: asyncio.Task[None]) -> None:
             del self._tasks[job_id]
             if not task.cancelled() and (error := task.exception()) is not None:
-                self._log.error("webhook.crashed", job_id=job_id, exc_info=error)  # the next gateway tries again
+                self._left_out.add(f"{job_id}{_SUFFIX}")  # the next gateway tries again
+                self._log.error("webhook.crashed", job_id=job_id, exc_info=error)
 
         return done
 
     async def _tell(self, pending: _Pending) -> None:
         """To its end, and away with its file."""
         event = await self._end_of(pending)
-        if webhooks.is_end(event.name):
+        if event is not None:
             body = webhooks.body_of(event.name, event.data, at=datetime.now(UTC).isoformat(timespec="seconds"))
             await self._deliver(pending, body)
         else:
             self._log.warning("webhook.job_unknown", job_id=pending.job_id)
         with suppress(FileNotFoundError):
-            await asyncio.to_thread((self._folder / f"{pending.job_id}{_SUFFIX}").unlink)
+            await asyncio.to_thread(self._path(pending).unlink)
 
-    async def _end_of(self, pending: _Pending) -> Event:
-        """The last event of its job. Waits for a router that is away."""
+    def _path(self, pending: _Pending) -> Path:
+        return self._folder / f"{pending.job_id}{_SUFFIX}"
+
+    async def _end_of(self, pending: _Pending) -> Event | None:
+        """The last event of its job; None where there is no such job any more. Waits for a router that is away."""
         news = asyncio.Event()
         while True:
             try:
@@ -120,14 +135,17 @@ class Webhooks:
                     while not (log.ended and (last := log.standing()[1]) and last[-1].name in ENDS):
                         news.clear()
                         await news.wait()
-                    return last[-1]
+                    if webhooks.is_end(last[-1].name):
+                        return last[-1]
             except GenServeError as error:
                 if error.code == "not_found":
-                    return Event("", 0, "error", b"{}")
+                    return None
             await asyncio.sleep(ASK_AGAIN_S)
 
     async def _deliver(self, pending: _Pending, body: bytes) -> None:
         for repeats_after_s in (*REPEAT_AFTER_S, None):
+            if not await asyncio.to_thread(self._path(pending).exists):
+                return  # another gateway has delivered it meanwhile
             cause = await self._post(pending, body)
             if not cause:
                 self._log.info("webhook.delivered", job_id=pending.job_id)
@@ -149,6 +167,29 @@ class Webhooks:
                 return "" if 200 <= answer.status < 300 else str(answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             return type(error).__name__
+
+
+def _read(folder: Path, known: set[str], count_max: int) -> list[tuple[Path, _Pending | str]]:
+    """What the files that are not `known` hold, at most so many; a text says why one cannot be read."""
+    found: list[tuple[Path, _Pending | str]] = []
+    try:
+        paths = sorted(folder.iterdir()) if folder.name not in known else []
+    except FileNotFoundError:
+        return []  # there were none yet
+    except OSError as error:
+        return [(folder, str(error))]
+    for path in (each for each in paths if each.suffix == _SUFFIX):
+        if path.name in known:
+            continue
+        if len(found) >= count_max:
+            break
+        try:
+            found.append((path, msgspec.json.decode(path.read_bytes(), type=_Pending)))
+        except FileNotFoundError:
+            continue  # delivered just now
+        except (OSError, msgspec.DecodeError) as error:
+            found.append((path, str(error)))
+    return found
 
 
 def _write(folder: Path, name: str, data: bytes) -> None:

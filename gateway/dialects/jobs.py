@@ -14,7 +14,7 @@ from common.errors import GenServeError
 from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
-from gateway.dialects.openai import parse_size
+from gateway.dialects.openai import check_output, output_format, output_quality, parse_size
 from gateway.dialects.picture import EngineSeconds, engine_seconds
 from gateway.dialects.webhooks import Webhook
 
@@ -37,6 +37,8 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     true_cfg_scale: body.TrueCfg | None = None
     priority: body.Priority = 0
     deadline_s: body.Deadline | None = None
+    output_format: str = "png"
+    output_compression: body.Compression | None = None
     previews: body.Previews = 0
     webhook: Webhook | None = None
 
@@ -102,6 +104,7 @@ def read_request(data: bytes) -> JobRequest:
     request = body.read(data, JobRequest)
     body.not_blank("prompt", request.prompt)
     parse_size(request.size)
+    check_output(request.output_format, request.output_compression)
     return request
 
 
@@ -121,6 +124,8 @@ def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) ->
         priority=request.priority,
         client=client,
         deadline_s=request.deadline_s,
+        format=output_format(request.output_format),
+        quality=output_quality(request.output_format, request.output_compression),
         previews=request.previews,
     )
 

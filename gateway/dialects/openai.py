@@ -67,7 +67,7 @@ class Asked(body.Body, frozen=True, kw_only=True):
     background: str = "auto"
     response_format: str = "b64_json"
     output_format: str = "png"
-    output_compression: Annotated[int, Meta(ge=0, le=100)] | None = None
+    output_compression: body.Compression | None = None
     stream: bool = False
     partial_images: Annotated[int, Meta(ge=0, le=3)] = 0
     user: str = ""
@@ -150,7 +150,6 @@ def to_jobs(request: Asked, *, model: str, client: str, random_seed: int, inputs
     """One job a picture, with seeds s, s+1, …; `random_seed` is s where the request names none."""
     width, height = parse_size(request.size)
     first = random_seed if request.seed is None else request.seed
-    compression = request.output_compression
     return [
         JobSpec(
             prompt=request.prompt,
@@ -166,7 +165,7 @@ def to_jobs(request: Asked, *, model: str, client: str, random_seed: int, inputs
             client=client,
             deadline_s=request.deadline_s,
             format=output_format(request.output_format),
-            quality=None if compression is None or request.output_format == "png" else max(1, compression),
+            quality=output_quality(request.output_format, request.output_compression),
             previews=request.partial_images,
             inputs=inputs.specs,
             strength=request.strength if isinstance(request, EditsRequest) else None,
@@ -205,6 +204,19 @@ def output_format(name: str) -> Format:
     return "jpeg" if name == "jpeg" else "webp" if name == "webp" else "png"
 
 
+def output_quality(name: str, compression: int | None) -> int | None:
+    """The quality of that format as a job says it."""
+    return None if compression is None or name == "png" else max(1, compression)
+
+
+def check_output(name: str, compression: int | None) -> None:
+    """Raise GenServeError invalid_request or unsupported for a format, or its compression, that there is not."""
+    _check_choice("output_format", name)
+    if compression not in (None, 100) and name == "png":
+        text = "output_compression is for output_format 'jpeg' or 'webp'; a png loses nothing"
+        raise GenServeError("invalid_request", text, param="output_compression")
+
+
 def parse_size(size: str) -> tuple[int, int]:
     """(width, height) in pixels; (0, 0) for 'auto'. Raises GenServeError invalid_request."""
     if size == "auto":
@@ -229,9 +241,7 @@ def _check(request: Asked) -> None:
     for name in _CHOICES:
         if hasattr(request, name):
             _check_choice(name, getattr(request, name))
-    if request.output_compression not in (None, 100) and request.output_format == "png":
-        text = "output_compression is for output_format 'jpeg' or 'webp'; a png loses nothing"
-        raise GenServeError("invalid_request", text, param="output_compression")
+    check_output(request.output_format, request.output_compression)
     if request.partial_images and not request.stream:
         raise GenServeError("invalid_request", "partial_images come only with stream: true", param="partial_images")
     if request.stream and request.response_format == "url":

@@ -48,7 +48,7 @@ def check(webhook: Webhook, hosts: Sequence[str]) -> None:
     shown = f"[{host}]" if ":" in host else host
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(shown) or parts.username or parts.fragment:
         raise GenServeError("invalid_request", "it is an http(s) URL without a user name", param="webhook.url")
-    if shown not in hosts and f"{shown}:{port}" not in hosts:
+    if not {shown, f"{shown}:{port}"} & {each.lower() for each in hosts}:
         allowed = ", ".join(hosts) or "none"
         raise GenServeError(
             "forbidden",

@@ -16,7 +16,10 @@ LAST_EVENT_ID_CHARS_MAX = 64
 
 
 async def get_events(request: web.Request) -> web.StreamResponse:
-    """The job's events until its end; from where Last-Event-ID names one that this gateway has told, those after it."""
+    """The job's events until its end; from where Last-Event-ID names one that this gateway has told, those after it.
+
+    204 for who has been told the end already: a browser's EventSource comes back after that, and then no more.
+    """
     gateway, job_id = request.app[GATEWAY], job_id_of(request)
     last = request.headers.get(LAST_EVENT_ID, "")
     if len(last) > LAST_EVENT_ID_CHARS_MAX:
@@ -24,8 +27,12 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     news = asyncio.Event()
     with gateway.streaming():
         async with gateway.link.following.log_of(job_id, request[WHO].sees, news.set) as log:
+            if log.ended_with(last):
+                return web.Response(status=204)
             stream = EventStream(request)
             await stream.open()
+            if request.method == "HEAD":
+                return stream.response
             await _tell(stream, log, last, news)
             return stream.response
 

@@ -166,7 +166,10 @@ def _job() -> Iterator[Route]:
                     schema={"type": "string", "maxLength": 64},
                 ),
             ),
-            answers=(Answer(says="events until the job's end", media=EVENTS),),
+            answers=(
+                Answer(says="events until the job's end", media=EVENTS),
+                Answer(status=204, says="`Last-Event-ID` is the id of the last one: there is no more", media=""),
+            ),
             errors=ABOUT_A_JOB,
         ),
         events.get_events,

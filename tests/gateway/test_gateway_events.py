@@ -136,6 +136,9 @@ async def test_who_comes_back_has_missed_nothing(door: Door, router: FakeRouter)
     for unknown in ("00000000-1", "nonsense", f"{seen[:9]}999999"):
         async with following(door, job_id, unknown) as stream:
             assert (await stream.next() or {})["type"] == "job.done"
+    last = stream.ids[-1]
+    async with door.client.get(f"{door.url}/v1/jobs/{job_id}/events", headers={"Last-Event-ID": last}) as answer:
+        assert (answer.status, await answer.read()) == (204, b"")  # a browser comes back no more
 
 
 async def test_many_streams_share_one_watch_and_none_of_them_moves_the_job(door: Door, router: FakeRouter) -> None:
@@ -172,9 +175,27 @@ async def test_a_job_that_the_router_forgets_ends_its_streams(
     job_id = await waiting_job(door, router)
     async with following(door, job_id) as stream:
         await stream.until("job.state")
+        kept = router.jobs.copy()
         router.forget()
         assert (await stream.until("error"))["error"]["code"] == "not_found"
         assert await stream.next() is None
+    assert (await door.get(f"/v1/jobs/{job_id}/events"))[0] == 404
+    router.jobs.update(kept)  # as a router that was another one for a while
+    async with following(door, job_id, stream.ids[-1]) as stream:
+        assert (await stream.next() or {})["type"] == "job.state"
+
+
+async def test_head_has_no_body(door: Door, router: FakeRouter) -> None:
+    job_id = await waiting_job(door, router)
+    host = "Host: localhost\r\n"
+    two = (
+        f"HEAD /v1/jobs/{job_id}/events HTTP/1.1\r\n{host}\r\n"
+        f"GET /health/live HTTP/1.1\r\n{host}Connection: close\r\n\r\n"
+    )
+    async with door.raw(two.encode()) as reader:
+        head, live, _ = (await asyncio.wait_for(reader.read(), 10)).split(b"\r\n\r\n", 2)
+    assert (head[:15], b"text/event-stream" in head) == (b"HTTP/1.1 200 OK", True)
+    assert live.startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_a_job_that_is_not_there(door: Door) -> None:

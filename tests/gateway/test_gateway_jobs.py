@@ -37,6 +37,31 @@ def test_everything_asked_reaches_the_job() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("asked", "format_", "quality"),
+    [('"webp"', "webp", None), ('"jpeg", "output_compression": 60', "jpeg", 60), ('"png"', "png", None)],
+)
+def test_the_file_is_of_the_format_that_is_asked_for(asked: str, format_: str, quality: int | None) -> None:
+    request = jobs.read_request(f'{{"prompt": "a fox", "output_format": {asked}}}'.encode())
+    job = jobs.to_job(request, model="", client="", random_seed=1)
+    assert (job.format, job.quality) == (format_, quality)
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"output_format": "gif"}, "output_format"),
+        ({"output_format": "x"}, "output_format"),
+        ({"output_compression": 60}, "output_compression"),
+        ({"output_format": "jpeg", "output_compression": 101}, "output_compression"),
+    ],
+)
+async def test_a_format_that_there_is_not(door: Door, router: FakeRouter, asked: dict[str, Any], param: str) -> None:
+    status, answer, _ = await door.post(JOBS, {"prompt": "x", **asked})
+    assert (status, answer["error"]["param"]) == (400, param)
+    assert router.jobs == {}
+
+
 def test_the_least_body_leaves_all_to_the_model() -> None:
     asked = jobs.read_request(b'{"prompt": "a fox", "seed": null}')
     assert jobs.to_job(asked, model="", client="", random_seed=77) == JobSpec(prompt="a fox", seed=77)

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from common.messages import ErrorInfo
+from common.codec import encode
+from common.messages import ErrorInfo, ErrorReply, Submit, Watch
 from common.settings import GatewaySettings, Loaded, LogSettings
 from gateway import webhooks
 from gateway.app import Server
+from gateway.dialects.webhooks import Webhook, check
 from gateway.listener import listen
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter
@@ -69,6 +71,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(webhooks, "REPEAT_AFTER_S", (0.01, 0.01))
     monkeypatch.setattr(webhooks, "ASK_AGAIN_S", 0.05)
+    monkeypatch.setattr(webhooks, "LOOK_INTERVAL_S", 0.05)
     return {"webhook_hosts": ("127.0.0.1",)}
 
 
@@ -128,6 +131,60 @@ async def test_the_next_gateway_goes_on(door: Door, router: FakeRouter, receiver
     assert receiver.body()["data"]["state"] == "done"
 
 
+async def test_what_a_gateway_writes_until_its_end_is_told_by_the_one_that_relieves_it(
+    door: Door, router: FakeRouter, receiver: Receiver
+) -> None:
+    router.draws = lambda _spec: False
+    loaded = Loaded(GatewaySettings(router_endpoint=router.endpoint, port=0), LogSettings(), {})
+    with listen("127.0.0.1", 0) as listener:
+        following = Server(loaded, listener)
+        await following.start()
+        _, job, _ = await door.post("/v1/jobs", body(receiver))
+        await door.server._gateway.webhooks.stop()
+        router.finish(job["id"])
+        await until(lambda: not files(door), "the webhook")
+        await following.stop()
+    assert receiver.body()["data"]["id"] == job["id"]
+
+
+async def test_a_file_that_is_taken_away_is_told_no_more(door: Door, receiver: Receiver) -> None:
+    receiver.statuses = [500]
+    webhooks_of_door = door.server._gateway.webhooks
+    await door.post("/v1/jobs", body(receiver))
+    await until(lambda: receiver.told, "the first one")
+    for path in files(door):
+        path.unlink()
+    await until(lambda: not webhooks_of_door._tasks, "its end")
+    assert len(receiver.told) <= 2
+
+
+async def test_a_router_that_says_no_is_asked_again(
+    door: Door, router: FakeRouter, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.link.WATCH_INTERVAL_S", 0.05)
+    router.draws = lambda _spec: False
+    _, job, _ = await door.post("/v1/jobs", body(receiver))
+    rid = await watched(router)
+    router.send_all(encode(ErrorReply(rid=rid, code="forbidden", message="this key has been revoked")))
+    assert await watched(router, before=rid)
+    router.finish(job["id"])
+    await until(lambda: receiver.told and not files(door), "the webhook")
+    assert receiver.body()["data"]["state"] == "done"
+
+
+async def watched(router: FakeRouter, before: str = "") -> str:
+    """The latest WATCH's rid, once it is another than `before`."""
+
+    def rid() -> str:
+        return next(
+            (each.rid for each in reversed(router.received) if isinstance(each, Watch) and each.rid != sent), ""
+        )
+
+    [sent] = {each.rid for each in router.received if isinstance(each, Submit)}
+    await until(lambda: rid() not in ("", before), "a WATCH")
+    return rid()
+
+
 async def test_a_job_that_the_router_has_lost_is_told_to_nobody(
     door: Door, router: FakeRouter, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +220,11 @@ async def test_what_cannot_be_told_is_refused_before_the_job(
     assert (got, answer["error"]["param"].startswith(param)) == (status, True), answer
     assert router.jobs == {}
     assert SECRET not in json.dumps(answer)
+
+
+def test_hosts_are_the_same_in_capitals() -> None:
+    for url in ("https://Hooks.example.ORG/x", "https://hooks.example.org:443/x"):
+        check(Webhook(url=url, secret=SECRET), ("HOOKS.example.org",))
 
 
 @pytest.mark.parametrize("settings", [{}])

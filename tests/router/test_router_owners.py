@@ -204,6 +204,7 @@ def test_jobs_come_in_pages_that_later_ones_do_not_move(rig: Rig) -> None:
     for _ in range(3):
         page = ask(rig, ALICE, JobsQuery(rid="1", before=before, limit=2))
         assert isinstance(page, JobsReply)
+        assert page.jobs
         seen += [job.job_id for job in page.jobs]
         before = page.next_before
         assert submit(rig, ALICE)
