@@ -205,6 +205,14 @@ def read_http_keys(path: Path) -> tuple[HttpKey, ...]:
     return parse_http_keys(text, str(path))
 
 
+def need_http_keys(path: Path) -> tuple[HttpKey, ...]:
+    """The same where somebody must be let in. Raises SettingsError where nobody is."""
+    entries = read_http_keys(path)
+    if not any(entry.valid for entry in entries):
+        raise SettingsError(f"{path} lets nobody in: `genserve keys add-http NAME` makes a key")
+    return entries
+
+
 def _read_list(path: Path) -> str:
     """The text of a public list. Raises OSError, and SettingsError where it is none."""
     with path.open("rb") as file:

@@ -13,11 +13,11 @@ from common.allowance import Allowances
 from common.clock import monotonic_s
 from common.errors import GenServeError, SettingsError
 from common.http_keys import HttpKey, Right
-from common.keys import read_http_keys
+from common.keys import need_http_keys, read_http_keys
 from common.log import get_logger
 from common.settings import GatewaySettings
 from common.sockets import is_loopback
-from gateway.callers import ANYBODY, Caller, by_hash, caller_of, key_text
+from gateway.callers import ANYBODY, Caller, KnownKeys, caller_of, key_text
 
 LOOK_EVERY_S = 1.0
 WHO = web.RequestKey("who", Caller)
@@ -34,16 +34,15 @@ class Access:
         """Raises SettingsError where keys are needed and there are none."""
         self.asks_for_keys = needs_keys(settings)
         self._path = Path(settings.http_keys_file)
-        self._keys: dict[str, HttpKey] = {}
-        self._former: dict[str, HttpKey] = {}
+        self._known = KnownKeys(())
         self._seen: tuple[int, int, int] | None = None
         self._requests = Allowances()
         self._open: dict[int, tuple[web.Request, HttpKey]] = {}  # by id(): requests are no keys
         self._log = get_logger()
         self._said = ""
         if self.asks_for_keys:
-            self._take(read_http_keys(self._path))
-            self._seen = _stamp(self._path)
+            self._seen = _stamp(self._path)  # before it is read: a change in between is seen
+            self._known = KnownKeys(need_http_keys(self._path))
 
     def start(self) -> None:
         """Look at the file again and again."""
@@ -61,7 +60,7 @@ class Access:
         path = request.path
         if path in OPEN or path.startswith(OPEN_BEGINNINGS) or request.method == "OPTIONS":
             return ANYBODY
-        caller = caller_of(key_text(request.headers), self._keys, self._former)
+        caller = caller_of(key_text(request.headers), self._known)
         if not path.startswith(MODELS):  # which whoever has a key may know
             right: Right = "read" if path in READ else "generate"
             caller.need(right)
@@ -98,8 +97,8 @@ class Access:
         while self.asks_for_keys:
             await asyncio.sleep(LOOK_EVERY_S)
             if (stamp := _stamp(self._path)) != self._seen or self._said:
-                self._read_again()
                 self._seen = stamp
+                self._read_again()
 
     def _read_again(self) -> None:
         try:
@@ -107,17 +106,14 @@ class Access:
         except SettingsError as error:
             if error.message != self._said:
                 self._said = error.message
-                self._log.error("access.keys_unreadable", path=str(self._path), message=error.message)
+                self._log.error("keys.unreadable", path=str(self._path), message=error.message)
             return
         self._said = ""
-        self._take(entries)
-        self._log.info("access.keys_read", path=str(self._path), valid=len(self._keys))
+        self._known = KnownKeys(entries)
+        self._log.info("keys.read", path=str(self._path), valid=len(self._known.valid))
         for request, key in list(self._open.values()):
-            if key.sha256 not in self._keys and request.transport is not None:
+            if key.sha256 not in self._known.valid and request.transport is not None:
                 request.transport.abort()
-
-    def _take(self, entries: tuple[HttpKey, ...]) -> None:
-        self._keys, self._former = by_hash(entries)
 
 
 def needs_keys(settings: GatewaySettings) -> bool:

@@ -3,10 +3,13 @@
 Pure. Without keys everyone is one caller, who may do everything, as on a machine of one's own.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from hmac import compare_digest
 
 from msgspec import Struct
 
+from common.errors import GenServeError
 from common.http_keys import HttpKey, Right, hash_of, what_is_wrong
 from common.messages import Terms
 from common.roles import ANYONE, LOCAL_NAME
@@ -14,6 +17,7 @@ from gateway.dialects.errors import HttpError
 
 BEARER = "bearer "
 HEADERS = ("Authorization", "X-API-Key")
+BEGINNING_CHARS = 8  # of a hash, by which it is looked up before it is compared
 MAKE_ONE = "send Authorization: Bearer KEY; the operator makes keys with `genserve keys add-http NAME`"
 
 
@@ -45,8 +49,38 @@ class Caller(Struct, frozen=True, kw_only=True):
                 next_step=f"ask the operator for a key with it: genserve keys add-http NAME --rights {right}",
             )
 
+    def check_room(self, jobs: int) -> None:
+        """Raise GenServeError where a request of so many jobs could never be admitted."""
+        if self.key is not None and self.key.jobs_max is not None and jobs > self.key.jobs_max:
+            raise GenServeError(
+                "invalid_request",
+                f"n is {jobs}, and the key {self.key.name!r} may have {self.key.jobs_max} jobs at one time (jobs_max)",
+                param="n",
+            )
+
 
 ANYBODY = Caller()
+
+
+class KnownKeys:
+    """The keys of the file, found by their texts.
+
+    No answer tells by its time how much of a key was right: hashes are compared, never texts, and in constant time.
+    """
+
+    def __init__(self, entries: Sequence[HttpKey]) -> None:
+        self.valid = frozenset(entry.sha256 for entry in entries if entry.valid)
+        self._by_beginning: dict[str, list[HttpKey]] = defaultdict(list)
+        for entry in entries:
+            self._by_beginning[entry.sha256[:BEGINNING_CHARS]].append(entry)
+
+    def find(self, text: str) -> HttpKey | None:
+        """The entry of a key, valid or not."""
+        hashed, found = hash_of(text), None
+        for entry in self._by_beginning.get(hashed[:BEGINNING_CHARS], ()):
+            if compare_digest(entry.sha256, hashed):
+                found = entry
+        return found
 
 
 def key_text(headers: Mapping[str, str]) -> str:
@@ -59,25 +93,16 @@ def key_text(headers: Mapping[str, str]) -> str:
     return given[len(BEARER) :].strip()
 
 
-def caller_of(text: str, keys: Mapping[str, HttpKey], former: Mapping[str, HttpKey]) -> Caller:
-    """Whose key it is, by the hashes of those that may be used and of the `former` ones. Raises HttpError 401.
-
-    A hash is looked up, so that no comparison tells by its time how much of a key was right.
-    """
+def caller_of(text: str, known: KnownKeys) -> Caller:
+    """Whose key it is. Raises HttpError 401 where it is nobody's, or was revoked."""
     if not text:
         raise refused("this service needs a key")
-    hashed = hash_of(text)
-    if (key := keys.get(hashed)) is not None:
-        return Caller(owner=key.owner, rights=key.rights, key=key)
-    if hashed in former:
-        raise refused(f"the key {former[hashed].name!r} was revoked")
-    raise refused(f"this is no key of this service{f': {why}' if (why := what_is_wrong(text)) else ''}")
-
-
-def by_hash(entries: Sequence[HttpKey]) -> tuple[dict[str, HttpKey], dict[str, HttpKey]]:
-    """Those that may be used, and those that no longer may."""
-    valid = {entry.sha256: entry for entry in entries if entry.valid}
-    return valid, {entry.sha256: entry for entry in entries if not entry.valid}
+    key = known.find(text)
+    if key is None:
+        raise refused(f"this is no key of this service{f': {why}' if (why := what_is_wrong(text)) else ''}")
+    if not key.valid:
+        raise refused(f"the key {key.name!r} was revoked")
+    return Caller(owner=key.owner, rights=key.rights, key=key)
 
 
 def refused(why: str) -> HttpError:

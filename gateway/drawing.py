@@ -35,6 +35,7 @@ async def drawing(
     Inside the block its time runs: when `wait_s` have passed it ends with deadline_exceeded. Whatever ends it cancels
     the jobs that have not ended, but those of a key; with `cancel_on_disconnect`, being cancelled does so too.
     """
+    caller.check_room(len(specs))
     submissions: list[Submission] = []
     cancel = key is None
     try:

@@ -179,7 +179,8 @@ def _asks_first(request: web.Request) -> bool:
 def _preflight() -> web.Response:
     headers = {
         "Access-Control-Allow-Methods": "GET, POST, DELETE",
-        "Access-Control-Allow-Headers": f"Authorization, Content-Type, Last-Event-ID, {keys.HEADER}, X-GenServe-Client",
+        "Access-Control-Allow-Headers": f"Authorization, Content-Type, Last-Event-ID, {keys.HEADER}, X-API-Key, "
+        "X-GenServe-Client",
         "Access-Control-Max-Age": str(PREFLIGHT_AGE_S),
     }
     return web.Response(status=204, headers=headers)
@@ -239,6 +240,9 @@ def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> N
         "peer": request.remote,
         **fields,
     }
+    caller = request.get(WHO)
+    if caller is not None and caller.key is not None:
+        fields["caller"] = caller.key.name
     gateway = request.app[GATEWAY]
     level = "debug" if request.path in QUIET_PATHS else "error" if status >= 500 else "info"
     refused = 400 <= status < 500 or status == HTTPStatus.SERVICE_UNAVAILABLE

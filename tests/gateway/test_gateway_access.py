@@ -1,6 +1,7 @@
 """Who may use HTTP: real requests to a gateway that asks for keys."""
 
 from datetime import UTC, datetime
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from common.http_keys import HttpKey, Right, hash_of, key_text, render_http_keys
 from common.messages import JobQuery, Submit, Terms
 from common.settings import GatewaySettings
 from gateway import access
+from gateway.callers import KnownKeys
 from gateway.listener import check_reach
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter
@@ -127,6 +129,30 @@ async def test_too_many_requests_a_minute(door: Door) -> None:
     assert (await door.post("/v1/jobs", {"prompt": "x"}, headers=by("bob")))[0] == 202
 
 
+async def test_more_at_once_than_a_key_may_have_is_never_tried(door: Door, router: FakeRouter) -> None:
+    asked = {"prompt": "x", "n": 4}
+    status, body, _ = await door.post("/v1/images/generations", asked, headers=by("hasty"))
+    assert (status, body["error"]["param"], "3 jobs at one time" in body["error"]["message"]) == (400, "n", True)
+    assert router.jobs == {}
+
+
+def test_hashes_are_compared_whole_and_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that begin alike, as an attacker who knows the file might have them, are told apart as well."""
+    compared: list[tuple[str, str]] = []
+
+    def compare(ours: str, theirs: str) -> bool:
+        compared.append((ours, theirs))
+        return compare_digest(ours, theirs)
+
+    monkeypatch.setattr("gateway.callers.compare_digest", compare)
+    alike = replace(KEYS["bob"], name="alike", sha256=KEYS["bob"].sha256[:-1] + "0")
+    known = KnownKeys([replace(KEYS["bob"], sha256=hash_of(TEXTS["bob"])), alike])
+    assert known.find(TEXTS["bob"]) == KEYS["bob"]
+    assert [ours for ours, _ in compared] == [KEYS["bob"].sha256, alike.sha256]
+    assert known.find(TEXTS["alice"]) is None
+    assert known.find("gs-\udce9" + "x" * 33) is None
+
+
 async def test_a_revoked_key_is_out_and_what_it_has_open_is_cut(
     door: Door, router: FakeRouter, keys_file: Path
 ) -> None:
@@ -179,6 +205,11 @@ def test_where_others_can_reach_it_somebody_must_say_who_may(auth: Any, tmp_path
 
     check(keys_file)
     check(tmp_path / "none", "127.0.0.1")
+    if access.needs_keys(GatewaySettings(host="0.0.0.0", auth=auth)):
+        old = tmp_path / "old"
+        write(old, {"bob": replace(KEYS["bob"], revoked=datetime(2026, 2, 2, tzinfo=UTC))})
+        with pytest.raises(SettingsError, match="lets nobody in"):
+            access.Access(GatewaySettings(host="0.0.0.0", auth=auth, http_keys_file=str(old)))
     if auth == "none":
         check(tmp_path / "none")
     else:
