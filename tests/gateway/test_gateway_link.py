@@ -84,7 +84,8 @@ async def _until_closed(peer: socket.socket) -> bool:
     return True
 
 
-async def test_a_job_is_found_again_after_a_reconnection(router: FakeRouter) -> None:
+async def test_a_job_is_found_again_after_a_reconnection(router: FakeRouter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.link.WATCH_INTERVAL_S", 0.5)  # beside reconnecting, which may take seconds
     router.draws = lambda _spec: False
     async with linked(router) as link:
         drawing = asyncio.ensure_future(draw(link, [SPEC], wait_s=10))
