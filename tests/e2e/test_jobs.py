@@ -230,7 +230,7 @@ def _is_drawn(service: Service, job_id: str, attempt: int) -> bool:
 
 
 def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
-    body = {**LONG, "num_inference_steps": 60}
+    body = {**LONG, "num_inference_steps": 100}
     _, job = _submit(noop, body, "poison")
     for death in (1, 2):
         wait_for(f"step of attempt {death}", partial(_is_drawn, noop, job["id"], death))
