@@ -27,6 +27,7 @@ from common.messages import (
     ResultAck,
     Started,
     Submit,
+    Terms,
     Timings,
     Token,
     Welcome,
@@ -210,11 +211,11 @@ class PlayedFleet:
         self.handle(Tick(wall=self.wall))
         self.after(TICK_S, self._tick)
 
-    def submit(self, spec: JobSpec) -> Accepted | Rejected:
-        """Ask for one picture."""
+    def submit(self, spec: JobSpec, *, owner: str = "", terms: Terms | None = None) -> Accepted | Rejected:
+        """Ask for one picture, for that owner on those terms."""
         job_id = f"{self.random.getrandbits(128):032x}"
         self.answers.clear()
-        submit = Submit(rid="1", job=spec)
+        submit = Submit(rid="1", job=spec, owner=owner, terms=terms)
         self.handle(Submitted(wall=self.wall, peer=b"c", message=submit, job_id=job_id, seed=1))
         (answer,) = self.answers
         assert isinstance(answer, Accepted | Rejected)
