@@ -16,8 +16,8 @@ from common.http_keys import HttpKey, Right
 from common.keys import need_http_keys, read_http_keys
 from common.log import get_logger
 from common.settings import GatewaySettings
-from common.sockets import is_loopback
 from gateway.callers import ANYBODY, Caller, KnownKeys, caller_of, key_text
+from gateway.listener import needs_keys
 
 LOOK_EVERY_S = 1.0
 WHO = web.RequestKey("who", Caller)
@@ -114,11 +114,6 @@ class Access:
         for request, key in list(self._open.values()):
             if key.sha256 not in self._known.valid and request.transport is not None:
                 request.transport.abort()
-
-
-def needs_keys(settings: GatewaySettings) -> bool:
-    """Does every request need a key?"""
-    return settings.auth == "keys" or (settings.auth == "auto" and not is_loopback(settings.host))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import GenServeError, SettingsError
+from common.keys import need_http_keys
 from common.log import get_logger
 from common.settings import GatewaySettings, Loaded
 from common.sockets import is_loopback
@@ -54,6 +55,11 @@ def held_listener(loaded: Loaded[GatewaySettings], descriptor: int) -> socket.so
     return listener
 
 
+def needs_keys(settings: GatewaySettings) -> bool:
+    """Does every request need a key?"""
+    return settings.auth == "keys" or (settings.auth == "auto" and not is_loopback(settings.host))
+
+
 def check_reach(settings: GatewaySettings, host: str, where: str) -> None:
     """Raise SettingsError for an address that others can reach where nobody said who may use it."""
     if is_loopback(host) or settings.auth == "none":
@@ -65,6 +71,7 @@ def check_reach(settings: GatewaySettings, host: str, where: str) -> None:
             f"{where} could be reached from other machines, and gateway.host = {settings.host!r} asks for no keys: "
             'set gateway.auth = "keys", or "none"'
         )
+    need_http_keys(Path(settings.http_keys_file))
 
 
 def listen(host: str, port: int) -> socket.socket:

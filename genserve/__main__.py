@@ -52,6 +52,7 @@ app = typer.Typer(
 LOGS = "Logs"
 LogLevel = Annotated[str | None, flag(LogSettings, "level", name="--log-level", metavar="LEVEL", panel=LOGS)]
 LogFormat = Annotated[str | None, flag(LogSettings, "format", name="--log-format", metavar="FORMAT", panel=LOGS)]
+NoAuth = Annotated[bool, typer.Option("--no-auth", help="Ask for no keys, whoever can reach it: gateway.auth = none.")]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="end when this parent has ended")]
 
 
@@ -71,15 +72,18 @@ def _root(
     "  genserve up                           every GPU, else the CPU\n"
     "  genserve up --gpus 0,1 --model-path /models/FLUX.1-dev\n"
     "  genserve up --gpus cpu,cpu            a fleet of two, to try it\n"
-    "  genserve up --engine noop --port 0    no model: the service itself"
+    "  genserve up --engine noop --port 0    no model: the service itself\n"
+    "  genserve up --host 0.0.0.0            HTTP for other machines: each needs a key"
 )
 def up(
     *,
     gpus: Annotated[str | None, flag(UpSettings, "gpus", metavar="DEVICES")] = None,
+    host: Annotated[str | None, flag(GatewaySettings, "host", metavar="ADDRESS")] = None,
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     model_path: Annotated[str | None, flag(GpuDaemonSettings, "model_path", metavar="FOLDER")] = None,
     engine: Annotated[str | None, flag(GpuDaemonSettings, "engine", metavar="flux|noop")] = None,
     state_dir: Annotated[str | None, flag(RouterSettings, "state_dir", metavar="FOLDER")] = None,
+    no_auth: NoAuth = False,
     no_first_picture: Annotated[
         bool, typer.Option("--no-first-picture", help="Do not draw OUTPUT/first-picture.png as proof.")
     ] = False,
@@ -100,7 +104,9 @@ def up(
         run(
             env=os.environ,
             gpus=gpus,
+            host=host,
             port=port,
+            no_auth=no_auth,
             state_dir=state_dir,
             daemon_flags={"model_path": model_path, "engine": engine},
             log_flags={"level": log_level, "format": log_format},
@@ -195,9 +201,7 @@ def gateway(
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     router_endpoint: Annotated[str | None, flag(GatewaySettings, "router_endpoint", metavar="ENDPOINT")] = None,
     key_file: Annotated[str | None, flag(GatewaySettings, "key_file", metavar="FILE")] = None,
-    no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="Ask for no keys, whoever can reach it: gateway.auth = none.")
-    ] = False,
+    no_auth: NoAuth = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     parent_pid: ParentPid = None,

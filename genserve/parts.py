@@ -22,6 +22,7 @@ from common.settings import (
     load_settings,
 )
 from common.sockets import connectable
+from gateway.listener import check_reach, needs_keys
 from gpu_daemon.devices import parse_devices
 
 HTTP_PORT_MAX = 65535 - 2  # the two ZeroMQ ports follow the HTTP port
@@ -44,7 +45,8 @@ class Plan:
     router: Part
     daemons: tuple[Part, ...]
     gateway: Part
-    http_host: str
+    http_host: str  # where this machine reaches it
+    http_keys: bool  # are asked for by HTTP
     http_port: int
     client_endpoint: str
     client_key_file: str | None  # what a person on this host may connect with, where there are keys
@@ -69,7 +71,9 @@ def plan(
     *,
     env: Mapping[str, str],
     gpus: str | None = None,
+    host: str | None = None,
     port: int | None = None,
+    no_auth: bool = False,
     state_dir: str | None = None,
     daemon_flags: Mapping[str, str | None],
     log_flags: Mapping[str, str | None],
@@ -81,9 +85,11 @@ def plan(
     settings that contradict each other, unknown devices, missing packages and addresses in use.
     """
     router = load_settings(RouterSettings, env=env, flags={"state_dir": state_dir}, log_flags=log_flags)
-    gateway = load_settings(GatewaySettings, env=env, flags={"port": port}).settings
+    http_flags = {"host": host, "port": port, "auth": "none" if no_auth else None}
+    gateway = load_settings(GatewaySettings, env=env, flags=http_flags).settings
     daemon = load_settings(GpuDaemonSettings, env=env, flags=daemon_flags).settings
     up = load_settings(UpSettings, env=env, flags={"gpus": gpus}).settings
+    check_reach(gateway, gateway.host, f"gateway.host = {gateway.host!r}")
     devices = _devices(up, daemon)
     http_port = gateway.port or _free_ports(gateway.host)
     if http_port > HTTP_PORT_MAX:
@@ -111,7 +117,8 @@ def plan(
             for device in devices
         ),
         gateway=_gateway_part(gateway, http_port, client_at, (*_given({"key_file": keys.gateway}), *common)),
-        http_host=gateway.host,
+        http_host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host),  # noqa: S104  # to connect to
+        http_keys=needs_keys(gateway),
         http_port=http_port,
         client_endpoint=client_at,
         client_key_file=keys.client,
@@ -124,7 +131,8 @@ def plan(
 
 def _gateway_part(gateway: GatewaySettings, http_port: int, router_at: str, more: tuple[str, ...]) -> Part:
     where = ("--host", gateway.host, "--port", str(http_port), "--router-endpoint", router_at)
-    return Part("gateway", ("gateway", *where, *more), gateway.drain_s)
+    auth = ("--no-auth",) if gateway.auth == "none" else ()
+    return Part("gateway", ("gateway", *where, *auth, *more), gateway.drain_s)
 
 
 def _endpoints(router: Loaded[RouterSettings], http_port: int) -> tuple[str, str]:

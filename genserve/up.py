@@ -40,7 +40,9 @@ def up(
     *,
     env: Mapping[str, str],
     gpus: str | None,
+    host: str | None,
     port: int | None,
+    no_auth: bool,
     state_dir: str | None,
     daemon_flags: Mapping[str, str | None],
     log_flags: Mapping[str, str | None],
@@ -52,7 +54,9 @@ def up(
     the_plan = plan(
         env=env,
         gpus=gpus,
+        host=host,
         port=port,
+        no_auth=no_auth,
         state_dir=state_dir,
         daemon_flags=daemon_flags,
         log_flags=log_flags,
@@ -73,6 +77,7 @@ class Up:
         router = RouterAddress(the_plan.client_endpoint, the_plan.client_key)
         self._client = Client(router, answer_timeout_s=ANSWER_TIMEOUT_S)
         folder = Path(the_plan.output_dir)
+        first_picture = first_picture and not the_plan.http_keys  # of which it has none
         self._picture = FirstPicture(the_plan.http_host, the_plan.http_port, folder) if first_picture else None
         names = [part.name for part in the_plan.parts] + ([PICTURE] if first_picture else [])
         self._stages = Stages(names, console)
@@ -176,7 +181,8 @@ class Up:
             warning=warning,
             generate=shlex.join([*own_command(), "generate", TRY_PROMPT, "-o", "picture.png", *router]),
             curl=f"curl {self._plan.http_url}{ROUTE} -H 'Content-Type: application/json' "
-            f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
+            + """-H "Authorization: Bearer $KEY" """ * self._plan.http_keys
+            + f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
             status=shlex.join([*own_command(), "status", *router]),
             note=EMBEDDED_NOTE if _all_embedded(status) else "",
             took_s=self._stages.elapsed_s,

@@ -38,6 +38,11 @@ def wait_for(what: str, probe: Callable[[], Any], within_s: float = 30.0) -> Any
         time.sleep(POLL_S)
 
 
+def clean_environment() -> dict[str, str]:
+    """That of this process without any setting of GenServe's."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
+
+
 class Log:
     """A file that a process writes its log to."""
 
@@ -62,13 +67,12 @@ class Service:
         self.worker_endpoint = f"tcp://127.0.0.1:{self.port + 2}"
         self.log_path = folder / "service.log"
         self.state_dir = folder / "state"  # kept: another service in this folder takes it up
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("GENSERVE_", "FLUX_", "SAVE_TEST"))}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [GENSERVE, "up", "--port", str(self.port), "--no-first-picture", *args],
                 cwd=folder,
                 env={
-                    **clean,
+                    **clean_environment(),
                     "GENSERVE_LOG_LEVEL": "debug",
                     "GENSERVE_ROUTER_STATE_DIR": str(self.state_dir),
                     "XDG_STATE_HOME": str(folder / "xdg"),

@@ -15,7 +15,7 @@ from common.messages import JobQuery, Submit, Terms
 from common.settings import GatewaySettings
 from gateway import access
 from gateway.callers import KnownKeys
-from gateway.listener import check_reach
+from gateway.listener import check_reach, needs_keys
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter
 
@@ -205,7 +205,7 @@ def test_where_others_can_reach_it_somebody_must_say_who_may(auth: Any, tmp_path
 
     check(keys_file)
     check(tmp_path / "none", "127.0.0.1")
-    if access.needs_keys(GatewaySettings(host="0.0.0.0", auth=auth)):
+    if needs_keys(GatewaySettings(host="0.0.0.0", auth=auth)):
         old = tmp_path / "old"
         write(old, {"bob": replace(KEYS["bob"], revoked=datetime(2026, 2, 2, tzinfo=UTC))})
         with pytest.raises(SettingsError, match="lets nobody in"):

@@ -3,10 +3,12 @@
 import socket
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from common.errors import GenServeError, SettingsError
+from genserve.http_keys import HttpStore
 from genserve.parts import Plan, command_line, need_engine_packages, plan
 from tests.ports import free_ports
 
@@ -34,6 +36,21 @@ def test_the_router_is_told_its_state_folder_where_a_flag_names_one() -> None:
     assert arguments[arguments.index("--state-dir") + 1] == "here"
     assert make().queue_outlives
     assert not make({"GENSERVE_ROUTER_JOURNAL": "memory"}).queue_outlives
+
+
+def test_an_address_that_others_reach_needs_keys_or_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "http-keys.toml"
+    env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(file)}
+    with pytest.raises(SettingsError, match="genserve keys add-http NAME"):
+        make(env, host="0.0.0.0")
+    made = make(env, host="0.0.0.0", no_auth=True)
+    assert (made.http_keys, made.http_host) == (False, "127.0.0.1")
+    assert "--no-auth" in made.gateway.arguments
+    HttpStore(file).add("lab", ["generate"])
+    made = make(env, host="0.0.0.0")
+    assert (made.http_keys, "--no-auth" in made.gateway.arguments) == (True, False)
+    assert made.gateway.arguments[1:3] == ("--host", "0.0.0.0")
+    assert not make(env).http_keys
 
 
 def test_endpoints_of_the_settings_stay() -> None:

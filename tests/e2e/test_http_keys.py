@@ -1,0 +1,180 @@
+"""Keys of HTTP as their operator makes them, at a whole service that other machines could reach."""
+
+import http.client
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.process import EXIT_CONFIG
+from tests.ports import free_ports
+from tests.service import GENSERVE, Service, clean_environment, running, wait_for
+
+NOOP = ("--engine", "noop", "--gpus", "cpu")
+EVERYWHERE = ("--host", "0.0.0.0")  # that is the test
+TIMEOUT_S = 30.0
+STEP_S = "0.2"  # of a job that is to be found running
+LONG, SHORT = {"prompt": "x", "num_inference_steps": 50}, {"prompt": "x", "num_inference_steps": 1}
+
+
+def keys_command(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [GENSERVE, "keys", *arguments, "--file", str(file)]
+    return subprocess.run(
+        command, env=clean_environment(), capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+
+
+@dataclass
+class Keyed:
+    """A service that asks for keys, and the texts of those that were made."""
+
+    service: Service
+    file: Path
+    texts: dict[str, str]
+
+    def ask(self, who: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        """(status, JSON or bytes, headers)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=TIMEOUT_S)
+        try:
+            if who:
+                headers["Authorization"] = f"Bearer {self.texts[who]}"
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json", **headers})
+            answer = connection.getresponse()
+            said = answer.read()
+            is_json = answer.getheader("Content-Type", "").startswith("application/json")
+            return answer.status, json.loads(said) if is_json else said, answer.headers
+        finally:
+            connection.close()
+
+    def job(self, who: str, body: Any = None, **headers: str) -> str:
+        status, job, _ = self.ask(who, "POST", "/v1/jobs", body or SHORT, **headers)
+        assert status == 202, job
+        return str(job["id"])
+
+    def state(self, who: str, job_id: str) -> str:
+        return str(self.ask(who, "GET", f"/v1/jobs/{job_id}")[1]["state"])
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
+    folder = Path(tmp_path_factory.mktemp("http-keys"))
+    file, texts = folder / "http-keys.toml", {}
+    for name, more in {
+        "alice": (),
+        "bob": ("--rights", "generate", "--weight", "2"),
+        "few": ("--jobs-max", "2"),
+        "thrifty": ("--gpu-seconds-per-minute", "1"),
+        "lost": (),
+        "watcher": ("--rights", "read"),
+        "root": ("--rights", "admin"),
+    }.items():
+        made = keys_command(file, "add-http", name, *more)
+        assert made.returncode == 0, made.stderr
+        texts[name] = made.stdout.strip()
+    env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(file), "GENSERVE_GPU_DAEMON_NOOP_STEP_S": STEP_S}
+    with running(folder, *NOOP, *EVERYWHERE, env=env) as service:
+        yield Keyed(service, file, texts)
+        assert not [name for name, text in texts.items() if text in service.log_text()]
+        assert not [name for name, text in texts.items() if text in file.read_text()]
+
+
+def test_without_a_key_nothing_is_told_of_jobs(keyed: Keyed) -> None:
+    job = keyed.job("alice")
+    for path in ("/v1/jobs", f"/v1/jobs/{job}", f"/v1/jobs/{job}/image", f"/task/{job}", "/status", "/v1/models"):
+        status, body, headers = keyed.ask("", "GET", path)
+        assert (status, body["error"]["code"]) == (401, "invalid_api_key"), path
+        assert headers["WWW-Authenticate"].startswith("Bearer")
+    assert keyed.ask("", "POST", "/v1/images/generations", SHORT)[0] == 401
+    assert keyed.ask("", "GET", "/health")[0] == 200
+    assert keyed.ask("watcher", "POST", "/v1/jobs", SHORT)[1]["error"]["code"] == "forbidden"
+    assert keyed.ask("watcher", "GET", "/v1/status")[0] == 200
+    assert keyed.ask("bob", "GET", "/v1/status")[0] == 403
+
+
+def test_a_job_is_there_for_its_own_key_and_an_admins(keyed: Keyed) -> None:
+    job = keyed.job("alice")
+    wait_for("picture", lambda: keyed.state("alice", job) == "done")
+    about = [
+        *(("GET", f"/v1/jobs/{job}{more}") for more in ("", "/image", "/events")),
+        ("GET", f"/task/{job}"),
+        ("DELETE", f"/v1/jobs/{job}"),
+    ]
+    for method, path in about:
+        status, body, _ = keyed.ask("bob", method, path)
+        assert (status, body["error"]["code"]) == (404, "not_found"), (method, path)
+    for who in ("alice", "root"):
+        assert keyed.ask(who, "GET", f"/v1/jobs/{job}/image")[1][:4] == b"\x89PNG"
+        assert job in [each["id"] for each in keyed.ask(who, "GET", "/v1/jobs")[1]["data"]]
+    assert job not in [each["id"] for each in keyed.ask("bob", "GET", "/v1/jobs")[1]["data"]]
+
+
+def test_the_same_idempotency_key_of_two_keys_is_two_jobs(keyed: Keyed) -> None:
+    same = {"Idempotency-Key": "mine"}
+    first = keyed.job("alice", **same)
+    assert keyed.ask("alice", "POST", "/v1/jobs", SHORT, **same)[1]["id"] == first
+    assert keyed.job("bob", **same) != first
+
+
+def test_limits_that_the_router_keeps(keyed: Keyed) -> None:
+    jobs = [keyed.job("few", LONG) for _ in range(2)]
+    status, body, headers = keyed.ask("few", "POST", "/v1/jobs", SHORT)
+    assert (status, body["error"]["code"], body["error"]["param"]) == (429, "rate_limit_exceeded", "jobs_max")
+    assert 1 <= int(headers["Retry-After"]) <= 120
+    for job in jobs:
+        assert keyed.ask("root", "DELETE", f"/v1/jobs/{job}")[0] == 200
+    ended = keyed.job("thrifty", {"prompt": "x", "num_inference_steps": 10})
+    wait_for("picture", lambda: keyed.state("thrifty", ended) == "done")
+    status, body, headers = keyed.ask("thrifty", "POST", "/v1/jobs", SHORT)
+    assert (status, body["error"]["param"]) == (429, "gpu_seconds_per_minute")
+    assert 30 <= int(headers["Retry-After"]) <= 120
+    assert "GPU seconds a minute" in body["error"]["message"]
+
+
+def test_a_key_that_is_revoked_is_cut_off_and_its_synchronous_job_ends(keyed: Keyed) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", keyed.service.port, timeout=TIMEOUT_S)
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {keyed.texts['lost']}"}
+    connection.request("POST", "/v1/images/generations", json.dumps(LONG), headers)
+
+    def found(state: str) -> list[Any]:
+        return [job for job in keyed.ask("root", "GET", "/v1/jobs")[1]["data"] if job["state"] == state]
+
+    (job,) = wait_for("running job", lambda: found("running"))
+    assert "is revoked" in keys_command(keyed.file, "revoke-http", "lost").stdout
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        connection.getresponse()
+    connection.close()
+    wait_for("end of its job", lambda: keyed.state("root", job["id"]) == "cancelled")
+    status, body, _ = keyed.ask("lost", "GET", "/v1/jobs")
+    assert (status, "'lost' was revoked" in body["error"]["message"]) == (401, True)
+    again = keys_command(keyed.file, "revoke-http", "lost")
+    assert (again.returncode, "before" in again.stdout) == (0, True)
+    listed = json.loads(keys_command(keyed.file, "list-http", "--json").stdout)
+    assert [key["name"] for key in listed if key["revoked"]] == ["lost"]
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_up_does_not_start_where_nobody_could_be_let_in(tmp_path: Path, revoked: bool) -> None:
+    file = tmp_path / "http-keys.toml"
+    if revoked:
+        keys_command(file, "add-http", "lab")
+        keys_command(file, "revoke-http", "lab")
+    refused = subprocess.run(
+        [GENSERVE, "up", *NOOP, *EVERYWHERE, "--port", str(free_ports())],
+        cwd=tmp_path, env={**clean_environment(), "GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(file)},
+        capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    assert refused.returncode == EXIT_CONFIG
+    assert "genserve keys add-http NAME" in refused.stderr
+    assert revoked or "--no-auth" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_up_starts_where_it_is_said_that_anybody_may(tmp_path: Path) -> None:
+    env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(tmp_path / "none.toml")}
+    with running(tmp_path, *NOOP, *EVERYWHERE, "--no-auth", env=env) as service:
+        assert service.post("/v1/jobs", SHORT, headers={"Authorization": "Bearer whatever"})[0] == 202
