@@ -1,4 +1,4 @@
-"""The gateway process: HTTP on loopback in front, the link to the router behind.
+"""The gateway process: HTTP in front, the link to the router behind.
 
 Here are the start and the stop; what is answered is in routes/. Stopping: no new connections; requests whose body
 has not arrived are refused; the others may finish within `drain_s`, then they are cut, and their jobs go on without

@@ -1,8 +1,8 @@
 """What every request passes: its id, who may ask at all, the one error body, one line in the log.
 
-Where no keys are asked for it listens on loopback only, and two things stand between it and any web page open in a
-browser on this machine: the Host must be a loopback name (else a page may rebind its own name to 127.0.0.1), and a
-request that changes something must not come from another origin.
+Where no keys are asked for it listens on loopback only, unless its operator says otherwise. Then two things stand
+between it and any web page open in a browser on this machine: the Host must be a loopback name (else a page may rebind
+its own name to 127.0.0.1), and a request that changes something must not come from another origin.
 """
 
 import asyncio

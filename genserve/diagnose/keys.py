@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from common.errors import SettingsError
-from common.keys import KeyFile, read_key, read_peers
+from common.keys import KeyFile, read_http_keys, read_key, read_peers
 from common.peers import PeerEntry
+from gateway.listener import needs_keys
 from genserve.diagnose.finding import Note, check, fail, ok, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
 
@@ -21,6 +22,7 @@ SETTINGS = (
     ("client", "key_file", ""),
 )
 NONE = "there are no keys: everything listens on loopback addresses only"
+ADD_HTTP = "sudo genserve keys add-http NAME"
 OPEN_TO_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -144,4 +146,34 @@ def _named(host: Host) -> dict[Path, str]:
     return {path: role for path, role in given.items() if path != Path()}
 
 
-CHECKS = (folder, files, peers)
+@check("keys.http", "The keys of HTTP: readable, whole, that others may not write them, and that somebody is let in")
+def http(host: Host) -> Iterator[Note]:
+    """Looked at where HTTP asks for keys, or where there are some."""
+    path, needed = http_keys_path(host), needs_keys(host.gateway)
+    if not path.exists():
+        if needed:
+            yield fail(f"HTTP asks for keys and there is no {path}: the gateway does not start", ADD_HTTP)
+            return
+        raise NotChecked("HTTP asks for no keys here")
+    try:
+        entries = read_http_keys(path)
+    except SettingsError as error:
+        shut = f"sudo chmod 644 {quoted(path)}"
+        others_write = path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        yield fail(error.message, shut if others_write else f"sudo ${{EDITOR:-nano}} {quoted(path)}")
+        return
+    valid = sum(entry.valid for entry in entries)
+    if needed and not valid:
+        yield fail(f"{path} lets nobody in: the gateway does not start", ADD_HTTP)
+        return
+    yield ok(f"{valid} keys{'' if needed else ', which nobody is asked for here'}, {len(entries) - valid} revoked")
+
+
+def http_keys_path(host: Host) -> Path:
+    """Where the keys of HTTP are."""
+    if host.source("gateway.http_keys_file") == "default":
+        return host.etc / "genserve" / Path(host.gateway.http_keys_file).name
+    return Path(host.gateway.http_keys_file)
+
+
+CHECKS = (folder, files, peers, http)

@@ -9,8 +9,10 @@ from common.errors import GenServeError
 from common.messages import StatusReply
 from common.settings import GatewaySettings
 from common.sockets import is_loopback
+from gateway.listener import needs_keys
 from genserve.diagnose.finding import Note, check, fail, ok, warn
 from genserve.diagnose.host import Host, NotChecked
+from genserve.diagnose.keys import ADD_HTTP, http_keys_path
 from genserve.diagnose.listeners import Listener, get, listeners, speaks_zeromq
 from genserve.diagnose.mend import setting
 from genserve.status import seconds
@@ -178,17 +180,23 @@ def exposure(host: Host) -> Iterator[Note]:
                 f"{name} = {endpoint} can be reached by others and there is no key ({key}): the router will not start",
                 f"sudo genserve keys init   # or, to stay alone: {setting(host, name, f'tcp://127.0.0.1:{port}')}",
             )
-    if not is_loopback(host.gateway.host):
-        default = GatewaySettings().host
+    http = f"gateway.host = {host.gateway.host}"
+    if is_loopback(host.gateway.host):
+        http = ""
+    elif not needs_keys(host.gateway):
+        yield warn(f"{http} can be reached by others, and asks for no keys", setting(host, "gateway.auth", "keys"))
+        http = ""
+    elif not http_keys_path(host).exists():
+        alone = setting(host, "gateway.host", GatewaySettings().host)
         yield fail(
-            f"gateway.host = {host.gateway.host}: HTTP has no keys, so the gateway listens on loopback addresses only; "
-            "put a proxy that knows who asks in front of it",
-            setting(host, "gateway.host", default),
+            f"{http} can be reached by others and there are no keys ({http_keys_path(host)}): the gateway will not "
+            "start",
+            f"{ADD_HTTP}   # or, to stay alone: {alone}",
         )
-    if not open_:
-        yield ok("only this machine reaches the router and the gateway")
+    if reached := [*open_.values(), *([http] if http else [])]:
+        yield ok(f"{', '.join(reached)}, with keys")
     else:
-        yield ok(f"{', '.join(open_.values())}, with keys")
+        yield ok("only this machine reaches the router and the gateway")
 
 
 def _there(path: str) -> bool:

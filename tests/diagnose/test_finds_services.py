@@ -16,6 +16,7 @@ import pytest
 import zmq
 
 from genserve.diagnose import disk, requirements
+from genserve.http_keys import HttpStore
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look
 from tests.ports import free_ports
@@ -66,12 +67,34 @@ def test_a_router_that_hears_nothing(tmp_path: Path):
     ("variable", "value", "mend"),
     [
         ("GENSERVE_ROUTER_CLIENT_ENDPOINT", "tcp://0.0.0.0:12412", "sudo genserve keys init"),
+        ("GENSERVE_GATEWAY_HOST", "0.0.0.0", "sudo genserve keys add-http NAME"),
         ("GENSERVE_GATEWAY_HOST", "0.0.0.0", "export GENSERVE_GATEWAY_HOST=127.0.0.1"),
     ],
 )
 def test_an_address_that_others_reach_without_keys(variable: str, value: str, mend: str, tmp_path: Path):
     finding = look("network.exposure", env={variable: value}, etc=tmp_path)["network.exposure"]
     found(finding, "fail", value, mend)
+
+
+def test_keys_of_http(tmp_path: Path):
+    path, env = tmp_path / "genserve" / "http-keys.toml", {"GENSERVE_GATEWAY_HOST": "0.0.0.0"}
+
+    def looked(**more: str):
+        return look("keys.http,network.exposure", env={**env, **more}, etc=tmp_path)
+
+    found(looked()["keys.http"], "fail", str(path), "sudo genserve keys add-http NAME")
+    found(looked(GENSERVE_GATEWAY_AUTH="none")["network.exposure"], "warn", "asks for no keys", "GENSERVE_GATEWAY_AUTH")
+    store = HttpStore(path)
+    store.add("lab", ["generate"])
+    assert looked()["keys.http"].detail == "1 keys, 0 revoked"
+    assert looked()["network.exposure"].status == "ok"
+    path.chmod(0o666)
+    found(looked()["keys.http"], "fail", "others may write", f"sudo chmod 644 {path}")
+    path.chmod(0o644)
+    store.revoke("lab")
+    found(looked()["keys.http"], "fail", "lets nobody in", "add-http")
+    path.write_text("[[key")
+    found(looked()["keys.http"], "fail", "is no TOML", str(path))
 
 
 # --- journal -----------------------------------------------------------------------------------
