@@ -23,7 +23,7 @@ from common.settings import (
     UpSettings,
     examine_settings,
 )
-from common.sockets import is_loopback
+from common.sockets import connectable, is_loopback
 from genserve.client import Client, RouterAddress
 from genserve.diagnose.listeners import listeners, speaks_zeromq
 from genserve.installation import layout
@@ -133,7 +133,7 @@ class Host:
     @cached_property
     def status(self) -> StatusReply | GenServeError:
         """What the router says of the service, or why it says nothing."""
-        endpoint = self.client_endpoint
+        endpoint = connectable(self.client_endpoint)
         if self.source("gateway.router_endpoint") != "default" and self.router_elsewhere:
             endpoint = self.gateway.router_endpoint
         address, _, port = endpoint.removeprefix("tcp://").rpartition(":")

@@ -50,6 +50,8 @@ def test_a_router_that_hears_nothing(tmp_path: Path):
     env = {key: value for key, value in router.environment.items() if "ENDPOINT" in key}
     try:
         alone = look("network", env=env, port=None)
+        everywhere = {name: value.replace("127.0.0.1", "*") for name, value in env.items()}
+        wide = look("network.router", env=everywhere, port=None)["network.router"]
         router.process.send_signal(signal.SIGSTOP)
         stopped = look("network.router", env=env, port=None)["network.router"]
     finally:
@@ -58,6 +60,7 @@ def test_a_router_that_hears_nothing(tmp_path: Path):
         router.process.wait()
         router.context.destroy(linger=0)
     assert alone["network.router"].status == "ok"
+    assert wide.detail.startswith("up "), "it is asked where this machine reaches it"
     found(alone["network.fleet"], "warn", "no GPU daemon is registered", "genserve gpu-daemon")
     found(stopped, "fail", "it listens and does not answer", "journalctl -u genserve-router")
 

@@ -93,6 +93,28 @@ def test_a_conflict_in_a_file_is_mended_in_its_line(tmp_path: Path):
     found(finding, "fail", "both port 12413", f"""sed -i '4s|=.*|= "tcp://127.0.0.1:12415"|' {path}""")
 
 
+def test_each_of_three_on_one_port_is_given_a_port_of_its_own():
+    env = {"GENSERVE_ROUTER_WORKER_ENDPOINT": "tcp://127.0.0.1:3001", "GENSERVE_GATEWAY_PORT": "3001"}
+    env["GENSERVE_ROUTER_CLIENT_ENDPOINT"] = "tcp://*:3001"
+    finding = look("settings.conflicts", env=env, port=None)["settings.conflicts"]
+    assert finding.fix.splitlines() == [
+        "export GENSERVE_ROUTER_WORKER_ENDPOINT=tcp://127.0.0.1:3002",
+        "export GENSERVE_ROUTER_CLIENT_ENDPOINT='tcp://*:3003'",
+    ]
+
+
+@pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "[::]"])
+def test_a_router_that_listens_everywhere_is_met_at_any_address_of_its_port(everywhere: str):
+    env = {"GENSERVE_ROUTER_WORKER_ENDPOINT": f"tcp://{everywhere}:3002"}
+    env["GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT"] = "tcp://127.0.0.1:3002"
+    assert look("settings.conflicts", env=env, port=None)["settings.conflicts"].status == "ok"
+    env["GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT"] = "tcp://127.0.0.1:3003"
+    finding = look("settings.conflicts", env=env, port=None)["settings.conflicts"]
+    own = "[::1]" if everywhere == "[::]" else "127.0.0.1"
+    found(finding, "fail", "they would not meet", "export GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT=")
+    assert f"tcp://{own}:3002" in finding.fix
+
+
 def test_older_names_and_what_only_looks_like_them():
     env = {"FLUX_GPU": "0", "FLUX_MODEL_PATH": "/a", "GENSERVE_GPU_DAEMON_MODEL_PATH": "/b"}
     finding = look("settings.older", env=env)["settings.older"]
