@@ -18,11 +18,13 @@ import zmq
 from genserve.diagnose import disk, requirements
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look
+from tests.keyring import Keyring
 from tests.ports import free_ports
 from tests.router.journals import finish, opened
 from tests.router.process import RouterProcess
 from tests.service import GENSERVE, Service
 
+DAEMON = "daemon.key"
 ROOT = Path(__file__).resolve().parents[2]
 
 # --- ports -------------------------------------------------------------------------------------
@@ -245,6 +247,65 @@ def test_peers_that_are_missing_or_no_toml(keys: Keys):
     found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "entry 1", "peers.toml")
     keys.peers.unlink()
     found(look("keys.peers", etc=keys.etc)["keys.peers"], "fail", "let nobody in", "sudo genserve keys init")
+
+
+def key_settings(keyring: Keyring, **more: Path) -> dict[str, str]:
+    """As `genserve keys init --folder` tells them."""
+    files = {name: keyring.path(f"{name}.key") for name in ("gateway", "client")} | {"gpu_daemon": keyring.path(DAEMON)}
+    return keyring.router_settings | {
+        f"GENSERVE_{name.upper()}_KEY_FILE": str(path) for name, path in (files | more).items()
+    }
+
+
+def test_keys_in_a_folder_of_ones_own(tmp_path: Path):
+    keyring = Keyring(tmp_path / "my keys")
+    findings = look("keys", env=key_settings(keyring), etc=tmp_path / "etc")
+    assert {finding.status for finding in findings.values()} == {"ok"}
+    assert not any(finding.skipped for finding in findings.values())
+    keyring.store.keys_folder.chmod(0o755)
+    keyring.path("gateway.key").unlink()
+    findings = look("keys", env=key_settings(keyring), etc=tmp_path / "etc")
+    found(findings["keys.folder"], "warn", "mode 0755", f"chmod 700 '{keyring.store.keys_folder}'")
+    place = f"--folder '{keyring.store.keys_folder.parent}'"
+    found(findings["keys.files"], "fail", "is named by gateway.key_file and not there", place)
+
+
+@pytest.mark.parametrize(
+    ("setting", "file", "said", "mend"),
+    [
+        ("gateway", "daemon.key", "gateway.key_file takes one of the role gateway", "GATEWAY_KEY_FILE={}/gateway.key"),
+        ("gateway", "client.key", "gateway.key_file takes one of the role gateway", "GATEWAY_KEY_FILE={}/gateway.key"),
+        ("client", "daemon.key", "client.key_file takes one of the role client", "CLIENT_KEY_FILE={}/client.key"),
+        ("gpu_daemon", "client.key", "takes one of the role daemon", "GPU_DAEMON_KEY_FILE={}/daemon.key"),
+    ],
+)
+def test_a_key_in_the_place_of_another(setting: str, file: str, said: str, mend: str, tmp_path: Path):
+    keyring = Keyring(tmp_path)
+    env = key_settings(keyring, **{setting: keyring.path(file)})
+    finding = look("keys.files", env=env, etc=tmp_path / "etc")["keys.files"]
+    found(finding, "fail", said, mend.format(keyring.store.keys_folder))
+    keyring.path(Path(mend.partition("/")[2]).name).unlink()
+    finding = look("keys.files", env=env, etc=tmp_path / "etc")["keys.files"]
+    found(finding, "fail", said, f"-o {mend.partition('=')[2].format(keyring.store.keys_folder)}")
+
+
+def test_a_file_whose_name_tells_what_it_is_taken_for(keys: Keys):
+    shutil.copy(keys.file("daemon"), keys.file("gateway"))
+    finding = look("keys.files", etc=keys.etc)["keys.files"]
+    found(finding, "fail", "gateway.key is a daemon key (daemon-1)", f"sudo mv {keys.file('gateway')} ")
+
+
+def test_keys_for_another_router(tmp_path: Path):
+    keyring, other = Keyring(tmp_path), Keyring(tmp_path / "other")
+    env = key_settings(keyring) | {"GENSERVE_ROUTER_SERVER_KEY_FILE": str(other.path("server.key"))}
+    finding = look("keys.files", env=env, etc=tmp_path / "etc")["keys.files"]
+    found(finding, "fail", "neither lets the other in", "genserve keys new here-gateway --role gateway --replace")
+    assert {line.split(" ")[0] for line in finding.detail.splitlines() if "another router" in line} == {
+        str(keyring.path(name)) for name in ("gateway.key", DAEMON, "client.key")
+    }
+    elsewhere = {"GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT": "tcp://192.0.2.1:12413"}
+    finding = look("keys.files", env=env | elsewhere, etc=tmp_path / "etc")["keys.files"]
+    assert f"{keyring.path(DAEMON)} (here) is for another router" not in finding.detail
 
 
 # --- systemd -----------------------------------------------------------------------------------
