@@ -255,7 +255,7 @@ class Client:
         """False where no router was connected `within_s`. Raises GenServeError forbidden where it refuses this key."""
         deadline = monotonic_s() + within_s
         while not self._socket.poll(_ms(min(REFUSAL_LOOK_S, deadline - monotonic_s())), zmq.POLLOUT):
-            self._refused = self._handshakes.refusal() or self._refused
+            self._refused = self._handshakes.refusal(monotonic_s()) or self._refused
             if self._handshakes.given_up:
                 raise GenServeError("forbidden", f"{self.endpoint}: {self._refused}")
             if monotonic_s() >= deadline:
