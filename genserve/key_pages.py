@@ -50,8 +50,9 @@ def show_init(store: Store, made: Sequence[Made], usual: bool) -> None:
                 console.print(f'peers_file = "{peers}"', highlight=False, soft_wrap=True)
     console.print(
         "\nThe router asks for keys from its next start on. For another host's GPUs:\n"
-        "  genserve keys new [dim]HOST[/] --role daemon",
+        f"  {escape(store.command('new', 'HOST', '--role', 'daemon')).replace('HOST', '[dim]HOST[/]', 1)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
