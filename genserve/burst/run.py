@@ -31,6 +31,7 @@ from genserve.burst.tables import asked, report
 from genserve.burst.verdicts import verdicts
 from genserve.client import RouterAddress
 from genserve.files import write_atomically
+from genserve.status import shown_names
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
@@ -143,11 +144,11 @@ def _check(status: StatusReply, options: Options) -> str:
 def _serving(status: StatusReply, model: str) -> tuple[Gpu, ...]:
     """The GPUs that are ready to draw it."""
     workers = [worker for worker in status.workers if worker.state == "ready" and model in worker.models]
-    one_host = len({worker.host for worker in workers}) == 1
+    names = shown_names(workers)
     return tuple(
         Gpu(
             worker_id=worker.worker_id,
-            name=worker.device.device if one_host else f"{worker.host}/{worker.device.device}",
+            name=names[worker.worker_id],
             host=worker.host,
             built=worker.device.name,
             version=worker.version,
