@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from genserve.diagnose import disk, requirements
+from genserve.diagnose import disk, requirements, system
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look
 from tests.keyring import Keyring
@@ -401,6 +401,15 @@ def test_too_few_open_files():
     )
     assert done.returncode == 1
     assert "the gateway may need 2112" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(("has_systemd", "mend"), [(True, "timedatectl set-ntp true"), (False, "chrony")])
+def test_a_clock_that_nothing_keeps_right(
+    has_systemd: bool, mend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(system, "_unsynchronised", lambda: True)
+    runs = tmp_path if has_systemd else tmp_path / "no"
+    found(look("system.clock", systemd_runs=runs)["system.clock"], "warn", "nothing keeps it right", mend)
 
 
 def test_a_temporary_folder_that_is_too_deep(tmp_path: Path):
