@@ -76,6 +76,9 @@ def test_raw_commands_need_no_engine_packages() -> None:
     ("arguments", "status", "words"),
     [
         (["router", "--client-endpoint", "nonsense"], 78, "router.client_endpoint"),
+        (["router", "--log-level", "loud"], 78, "log.level = 'loud' (from --log-level)"),
+        (["gpu-daemon", "--router", "nonsense"], 78, "gpu_daemon.router_endpoint = 'nonsense'"),
+        (["gateway", "--router", "nonsense"], 78, "gateway.router_endpoint = 'nonsense'"),
         (["gpu-daemon", "--engine", "magic"], 78, "gpu_daemon.engine"),
         (["gpu-daemon", "--engine", "noop", "--device", "gpu7"], 78, "gpu_daemon.device"),
         (["up", "--engine", "noop", "--gpus", "tpu"], 78, "'tpu'"),
