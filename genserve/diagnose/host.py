@@ -29,11 +29,12 @@ from genserve.diagnose.listeners import listeners, speaks_zeromq
 from genserve.installation import layout
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
-from gpu_daemon.model_check import Checked, check_folder
+from gpu_daemon.model_check import PARTS, Checked, check_folder
 from gpu_daemon.model_folder import EMBEDDED
 from router.state_folder import state_folder
 
 ROUTER_ANSWERS_WITHIN_S = 2.0
+TOKENIZER = "tokenizer.json"
 ROUTER_UNIT = layout.ROUTER
 
 
@@ -179,6 +180,12 @@ class Host:
         """The folder that would be served."""
         given = self.daemon.model_path
         return Path(given).expanduser().absolute() if given else EMBEDDED
+
+    @property
+    def spared(self) -> frozenset[str]:
+        """Packages that this model is drawn without: SentencePiece, where each tokenizer.json is there."""
+        folders = (self.model_path / part for part in PARTS if PARTS[part].vocabularies)
+        return frozenset(("sentencepiece",) if all((folder / TOKENIZER).exists() for folder in folders) else ())
 
     @cached_property
     def model(self) -> Checked:

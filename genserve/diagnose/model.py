@@ -14,7 +14,7 @@ from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.mend import setting
 from genserve.diagnose.requirements import restore
 from genserve.installation import layout
-from gpu_daemon.model_check import INDEX, PARTS
+from gpu_daemon.model_check import INDEX, PARTS, SINGLE_FILES
 from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
 from gpu_daemon.safetensors_header import BadFileError, read_json
 
@@ -87,6 +87,8 @@ def _mend_folder(host: Host, fault: str) -> str:
     # what lies there is something else: it stays, and the whole folder is fetched beside it
     beside = path.with_suffix("") if path.suffix else path
     target = beside.with_name(f"{beside.name}-diffusers") if path.exists() else path
+    if path.is_file() and path.suffix not in SINGLE_FILES:  # no model at all: it lies where none should
+        target = Path.cwd() / "models" / DEV.rpartition("/")[2]
     get = f"hf download {_repository(path)} --local-dir {quoted(target)} --exclude 'flux1-*.safetensors'"
     if _is_shapes(path):
         get = quoted("cp", "-r", EMBEDDED, target)

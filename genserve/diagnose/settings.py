@@ -36,7 +36,7 @@ def file(host: Host) -> Iterator[Note]:
         yield warn(f"everybody on this machine may change {path}", f"{root(path)}chmod o-w {quoted(path)}")
     if not faults:
         count = sum(source == path for source in host.settings.sources.values())
-        yield ok(f"{path} sets {count} values")
+        yield ok(f"{path} sets {count} value{'' if count == 1 else 's'}")
 
 
 def _mend_file(fault: SettingFault) -> str:
@@ -45,6 +45,9 @@ def _mend_file(fault: SettingFault) -> str:
     if not fault.place:  # it could not be read at all
         if not Path(path).exists():
             return f"unset {PREFIX}CONFIG"
+        if Path(path).is_dir():
+            inside = Path(path, DEFAULT_FILE.name)
+            return f"export {PREFIX}CONFIG={quoted(inside)}" if inside.is_file() else f"unset {PREFIX}CONFIG"
         if "Permission" in fault.message:
             return f"sudo chmod a+r {quoted(path)}"
         at = re.search(r"at line (\d+)", fault.message)

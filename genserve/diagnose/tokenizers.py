@@ -28,7 +28,8 @@ def sentencepiece(host: Host) -> Iterator[Note]:
     host.need_model()
     found = _ask(host, "")
     for name, error in found["failed"].items():
-        yield fail(f"{name} cannot be imported: {error}", pip_install(name, options="--force-reinstall"))
+        told = warn if name in host.spared else fail
+        yield told(f"{name} cannot be imported: {error}", pip_install(name, options="--force-reinstall"))
     if not found["failed"]:
         yield ok(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
 

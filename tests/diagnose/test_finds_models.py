@@ -160,6 +160,12 @@ def test_a_checkpoint_file_in_place_of_a_folder(tmp_path: Path):
     found(finding, "fail", "single-file checkpoint (.safetensors)", f"export FLUX_MODEL_PATH={tmp_path}/flux1-dev-diff")
 
 
+def test_a_file_that_is_no_model_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    finding = look("model.folder", env={"FLUX_MODEL_PATH": "/etc/passwd"})["model.folder"]
+    found(finding, "fail", "/etc/passwd", f"--local-dir {tmp_path}/models/FLUX.1-dev ")
+
+
 def test_eight_bit_weights_are_worth_a_look(tmp_path: Path):
     folder = model(tmp_path)
     safetensors(folder / "vae" / WEIGHTS, [64], "F8_E4M3", 64)

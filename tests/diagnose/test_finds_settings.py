@@ -59,6 +59,16 @@ def test_a_settings_file_that_is_named_and_not_there():
     found(finding, "fail", "/nowhere/genserve.toml cannot be read", "unset GENSERVE_CONFIG")
 
 
+def test_a_settings_file_that_is_a_folder(tmp_path: Path):
+    env = {"GENSERVE_CONFIG": str(tmp_path)}
+    found(look("settings.file", env=env)["settings.file"], "fail", "Is a directory", "unset GENSERVE_CONFIG")
+    (tmp_path / "genserve.toml").write_text("[router]\ngpu_queue_size = 9\n")
+    finding = look("settings.file", env=env)["settings.file"]
+    found(finding, "fail", "Is a directory", f"export GENSERVE_CONFIG={tmp_path}/genserve.toml")
+    finding = look("settings.file", env={"GENSERVE_CONFIG": f"{tmp_path}/genserve.toml"})["settings.file"]
+    assert finding.detail == f"{tmp_path}/genserve.toml sets 1 value"
+
+
 def test_a_settings_file_that_everybody_may_change(tmp_path: Path):
     path = tmp_path / "genserve.toml"
     path.write_text("[router]\n")
