@@ -86,7 +86,9 @@ def why_refused(event: int, value: int, key: KeyFile | None) -> str:
         case _ if value in (zmq.EAGAIN, zmq.ETERM):
             return ""
         case _ if key is None:
-            return f"what listens there hung up, as a router does that lets nobody in without a key; none is set; {SEE}"
+            return (
+                f"what listens there hung up: it lets nobody in without a key and none is set, or is no router; {SEE}"
+            )
         case _:
             return f"the router hung up on the key {_name(key)}: is its router_public_key this router's? {SEE}"
 

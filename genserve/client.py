@@ -14,7 +14,7 @@ import zmq
 
 from common.clock import monotonic_s
 from common.codec import TO_CLIENT, Buffer, encode, part_sizes, split_payload
-from common.errors import ERRORS, GenServeError
+from common.errors import ERRORS, GenServeError, ProtocolError
 from common.handshakes import Handshakes
 from common.keys import KeyFile
 from common.messages import (
@@ -91,6 +91,7 @@ class Client:
         self._handshakes = Handshakes(self._context, address.key)
         self._socket = dealer_socket(self._context, address.endpoint, address.key, watch=self._handshakes.watch)
         self._refused = ""
+        self._met = False  # has what answers there said something that a router says to clients?
 
     def __enter__(self) -> Self:
         return self
@@ -270,13 +271,30 @@ class Client:
         if not self._socket.poll(round(within_s * 1000), zmq.POLLIN):
             return None
         frames = self._socket.recv_multipart(zmq.DONTWAIT)
-        return TO_CLIENT.decode(frames), frames[3:]
+        try:
+            message = TO_CLIENT.decode(frames)
+        except ProtocolError as error:
+            raise (error if self._met else self._wrong_port(error.message)) from None
+        if isinstance(message, ErrorReply) and message.code == "protocol_error" and not self._met:
+            raise self._wrong_port(message.message)
+        self._met = True
+        return message, frames[3:]
+
+    def _wrong_port(self, said: str) -> GenServeError:
+        return GenServeError(
+            "unavailable",
+            f"what listens at {self.endpoint} is no router's client port: `genserve up` has that one above the HTTP "
+            f"port ({said})",
+        )
 
     def _unavailable(self) -> GenServeError:
-        hint = self._refused or (
-            "Start everything with `genserve up`, or name a running router with --router tcp://HOST:PORT"
+        if self._refused:
+            return GenServeError("unavailable", f"{self.endpoint}: {self._refused}")
+        return GenServeError(
+            "unavailable",
+            f"no router answers at {self.endpoint}. Start everything with `genserve up`, or name a running router "
+            "with --router tcp://HOST:PORT",
         )
-        return GenServeError("unavailable", f"no router answers at {self.endpoint}. {hint}")
 
 
 def _ms(seconds: float) -> int:

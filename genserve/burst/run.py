@@ -116,10 +116,11 @@ async def _status(door: Door) -> StatusReply:
         return await door.status()
     except Trouble as trouble:
         flag = "--url http://HOST:PORT" if door.name == "http" else "--router tcp://HOST:PORT"
+        named = door.address in trouble.message
         raise GenServeError(
             "unavailable",
-            f"nothing can be asked at {door.address}: {trouble.message}. Start everything with `genserve up`, "
-            f"or name what runs with {flag}",
+            f"{trouble.message if named else f'{door.address}: {trouble.message}'}. Start everything with "
+            f"`genserve up`, or name what runs with {flag}",
         ) from trouble
 
 
