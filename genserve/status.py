@@ -219,3 +219,8 @@ def seconds(value: float) -> str:
         if value < large:
             return f"{value // small:.0f} {name} {value % small // (small / 60):.0f} {rest}"
     return f"{value // 86_400:.0f} d {value % 86_400 // 3600:.0f} h"
+
+
+def number(value: float) -> str:
+    """A number to three figures, a large one to the unit: 0.123, 12.3, 1467."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

@@ -20,7 +20,7 @@ from common.errors import GenServeError
 from common.messages import StatusReply
 from genserve.client import Client, RouterAddress
 from genserve.rates import Meter, Rates
-from genserve.status import tables
+from genserve.status import number, tables
 
 ANSWER_S = 1.0  # that a router has before it counts as away
 REDRAWS_PER_S = 4  # so that clocks run and the screen follows its window while nothing is heard
@@ -114,7 +114,7 @@ class View:
 def _rates(rates: Rates | None) -> Text:
     if rates is None:
         return Text(" measuring …", style="dim")
-    words = [f"{rates.pictures_per_min:.3g} pictures/min", f"{rates.steps_per_s:.3g} steps/s"]
+    words = [f"{number(rates.pictures_per_min)} pictures/min", f"{number(rates.steps_per_s)} steps/s"]
     text = Text.assemble((" " + " · ".join(words), "bold cyan"))
     for count, name in ((rates.refused, "refused"), (rates.failed, "failed"), (rates.retried, "retried")):
         if count:
