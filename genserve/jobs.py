@@ -22,6 +22,7 @@ from common.errors import GenServeError
 from common.messages import JobMoment, JobReply, JobView, ShownState
 from common.roles import LOCAL_NAME
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 from genserve.status import seconds
 
 STATE_STYLES = {"queued": "cyan", "running": "cyan", "done": "green", "failed": "bold red", "cancelled": "yellow"}
@@ -40,7 +41,7 @@ def show(router: RouterAddress, job_id: str, *, as_json: bool) -> int:
     if as_json:
         _write_json({"job": reply.job, "history": reply.history})
     else:
-        Console().print(job_page(reply, now=wall_s()))
+        paper().print(job_page(reply, now=wall_s()))
     return 0
 
 
@@ -51,7 +52,7 @@ def listed(router: RouterAddress, states: Sequence[str], *, limit: int, as_json:
     if as_json:
         _write_json(found)
     else:
-        Console().print(jobs_page(found, limit=limit, now=wall_s()))
+        paper().print(jobs_page(found, limit=limit, now=wall_s()))
     return 0
 
 
@@ -72,7 +73,7 @@ def dead_letters(router: RouterAddress, *, as_json: bool) -> int:
     if as_json:
         _write_json(letters)
     else:
-        Console().print(letters_page(letters, now=wall_s()))
+        paper().print(letters_page(letters, now=wall_s()))
     return 0
 
 

@@ -19,6 +19,7 @@ from rich.text import Text
 from common.clock import wall_s
 from common.messages import StatusReply, WorkerView
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 
 STATE_STYLES = {"ready": "green", "loading": "cyan", "draining": "yellow", "suspect": "yellow", "broken": "bold red"}
 UNBOUNDED_COLUMNS = 1000  # more than any table takes
@@ -33,7 +34,7 @@ def status(router: RouterAddress, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode() + "\n")
     else:
-        console = Console()
+        console = paper()
         console.print(tables(reply, now=wall_s(), width=console.width))
     return 0
 

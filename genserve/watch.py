@@ -19,6 +19,7 @@ from common.clock import monotonic_s, wall_s
 from common.errors import GenServeError
 from common.messages import StatusReply
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 from genserve.rates import Meter, Rates
 from genserve.status import number, tables
 
@@ -31,7 +32,7 @@ BARS = "▁▂▃▄▅▆▇█"
 def watch(router: RouterAddress, *, every_s: float) -> int:
     """Until Ctrl-C; the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminal must be left as it was
-    console = Console()
+    console = paper()
     view = View(router.endpoint)
     try:
         with Client(router, answer_timeout_s=ANSWER_S) as client:
@@ -100,7 +101,7 @@ class View:
         if self._silent_since_now is not None:
             return Group(clock, self._away(self._silent_since_now))
         assert self._reply is not None
-        return Group(clock, _rates(self._rates), tables(self._reply, now=wall_s(), width=Console().width))
+        return Group(clock, _rates(self._rates), tables(self._reply, now=wall_s(), width=paper().width))
 
     def _head(self) -> Text:
         clock = datetime.fromtimestamp(wall_s()).astimezone().strftime("%H:%M:%S")

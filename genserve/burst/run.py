@@ -31,6 +31,7 @@ from genserve.burst.tables import asked, report
 from genserve.burst.verdicts import verdicts
 from genserve.client import RouterAddress
 from genserve.files import write_atomically
+from genserve.paper import paper
 from genserve.status import shown_names
 
 EXIT_FAILED = 1
@@ -56,7 +57,7 @@ def burst(options: Options, router: RouterAddress, *, as_json: bool, report_path
         whole = {"summary": figures, "verdicts": said, **msgspec.structs.asdict(run)}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(whole), indent=1).decode() + "\n")
     else:
-        Console().print(report(run, figures, said))
+        paper().print(report(run, figures, said))
     if run.interrupted:
         return EXIT_INTERRUPTED
     if figures.failed:
