@@ -201,11 +201,15 @@ class Server:
         self._gateway.lines.close()
         self._gateway.tracing.close()
 
+    def _asked_in_part(self, connections: int) -> bool:
+        """Is anybody there who has not asked yet, or whose request is still arriving?"""
+        return connections > self._gateway.requests or self._gateway.reads_bodies
+
     async def _answer_the_last(self) -> None:
         """Requests of those who have connected already and not asked yet; each answer ends its connection."""
         end = monotonic_s() + min(LAST_REQUESTS_S, self._drain_s)
         assert self._runner.server is not None
-        while len(self._runner.server.connections) > self._gateway.requests and monotonic_s() < end:
+        while self._asked_in_part(len(self._runner.server.connections)) and monotonic_s() < end:
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._cut.wait()

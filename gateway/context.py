@@ -84,6 +84,11 @@ class Gateway:
         for limit in self._arriving:
             limit.reschedule(now)
 
+    @property
+    def reads_bodies(self) -> bool:
+        """Is the body of a request being read?"""
+        return bool(self._arriving)
+
     @contextmanager
     def streaming(self) -> Iterator[None]:
         """Inside, one more stream of events is open. Raises GenServeError unavailable where there are too many."""
