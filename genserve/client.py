@@ -49,6 +49,7 @@ from common.messages import (
     Watch,
 )
 from common.sockets import dealer_socket
+from genserve.diagnose.listeners import speaks_otherwise
 
 ANSWER_TIMEOUT_S = 5.0  # how long a router that has not been heard yet may take
 SILENCE_S_MAX = 30.0  # how long a router that was heard may be away, e.g. while it restarts
@@ -288,6 +289,9 @@ class Client:
         )
 
     def _unavailable(self) -> GenServeError:
+        host, _, port = self.endpoint.removeprefix("tcp://").rpartition(":")
+        if not self._met and speaks_otherwise(host.strip("[]"), int(port)):
+            return self._wrong_port("it does not speak ZeroMQ")
         if self._refused:
             return GenServeError("unavailable", f"{self.endpoint}: {self._refused}")
         return GenServeError(
