@@ -1,7 +1,8 @@
 """How the attempts of a connecting socket end, in words: libzmq itself says nothing, and after some gives up for good.
 
 A peer that is refused (no key, a wrong one, a revoked one) would else wait in silence for ever. Whoever owns the
-socket asks now and then, says it, and makes the socket anew where `given_up`.
+socket asks now and then, says it, and makes the socket anew where `given_up`. Attempts come several times a second, so
+what stays the same is not told each time.
 """
 
 import struct
@@ -21,20 +22,22 @@ _DONTWAIT = int(zmq.DONTWAIT)
 _MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH
 _READ_MAX = 64  # events a look
 _WAITING_MAX = 10_000  # a few hours of attempts that nobody looks at
+TOLD_AGAIN_S = 10.0  # after which the same reason is told once more
 SEE = "see docs/keys.md"
 
 
 class Handshakes:
-    """Those of one connecting socket, which is given to `watch` before it connects. To be closed before its context."""
+    """Of one connecting socket at a time, given to `watch` before it connects. To be closed before its context."""
 
     def __init__(self, context: zmq.Context[Socket], key: KeyFile | None) -> None:
         self._context = context
         self._key = key
         self.given_up = False  # libzmq tries no more
+        self._told, self._told_now = "", 0.0
 
     def watch(self, socket: Socket) -> None:
-        """From now on."""
-        self._socket = socket
+        """From now on; a former one is closed."""
+        self._socket, self.given_up = socket, False
         self._monitor = monitor_socket(self._context, socket, _EVENTS, _WAITING_MAX)
 
     def close(self) -> None:
@@ -43,8 +46,11 @@ class Handshakes:
             self._socket.monitor(None, 0)
         self._monitor.close(linger=0)
 
-    def refusal(self) -> str:
-        """Why the router did not let this peer in; '' where nothing was refused since the last call."""
+    def refusal(self, now: float) -> str:
+        """Why the router did not let this peer in; '' where nothing was refused since the last call.
+
+        A reason that stays the same is told every TOLD_AGAIN_S, however often the socket was made anew.
+        """
         said = ""
         for _ in range(_READ_MAX):
             try:
@@ -53,10 +59,14 @@ class Handshakes:
                 break
             event, value = struct.unpack("=HI", head)
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                said, self.given_up = "", False
+                said, self._told, self.given_up = "", "", False
                 continue
             said = why_refused(event, value, self._key) or said
             self.given_up |= event != zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        if said == self._told and now - self._told_now < TOLD_AGAIN_S:
+            return ""
+        if said:
+            self._told, self._told_now = said, now
         return said
 
 
@@ -76,7 +86,9 @@ def why_refused(event: int, value: int, key: KeyFile | None) -> str:
         case _ if value in (zmq.EAGAIN, zmq.ETERM):
             return ""
         case _ if key is None:
-            return f"what listens there hung up, as a router does that lets nobody in without a key; none is set; {SEE}"
+            return (
+                f"what listens there hung up: it lets nobody in without a key and none is set, or is no router; {SEE}"
+            )
         case _:
             return f"the router hung up on the key {_name(key)}: is its router_public_key this router's? {SEE}"
 

@@ -64,13 +64,9 @@ class ModelCard(Struct, frozen=True, kw_only=True):
             raise GenServeError("invalid_request", "give both width and height, or neither", param="size")
         if self.is_native(width, height):
             return width, height
-        enlargeable = self.enlarges and max(width, height) <= self.enlarged_side_max
-        if enlargeable and width * height >= self.width * self.height:
-            drawn = self.nearest_native(width, height, area=self.width * self.height)
-            skew = abs(math.log(drawn[0] / drawn[1] * height / width))
-            if drawn[0] <= width and drawn[1] <= height and skew <= ENLARGED_SKEW_MAX:
-                return drawn
-        near = self.nearest_native(width, height, area=width * height)
+        if drawn := self._enlarged_from(width, height):
+            return drawn
+        near = self.nearest(width, height)
         also = f", and larger ones up to {self.enlarged_side_max} a side, enlarged" if self.enlarges else ""
         raise GenServeError(
             "invalid_request",
@@ -79,6 +75,24 @@ class ModelCard(Struct, frozen=True, kw_only=True):
             f"at most {self.pixels_max} pixels in all{also})",
             param="size",
         )
+
+    def nearest(self, width: int, height: int) -> tuple[int, int]:
+        """The size nearest to one that cannot be: the largest of its shape where it is too large to be enlarged to."""
+        if max(width, height) > self.enlarged_side_max:
+            scale = self.enlarged_side_max / max(width, height)
+            smaller = max(1, round(width * scale)), max(1, round(height * scale))
+            if self._enlarged_from(*smaller):
+                return smaller
+        return self.nearest_native(width, height, area=width * height)
+
+    def _enlarged_from(self, width: int, height: int) -> tuple[int, int] | None:
+        """What is drawn where the picture is then enlarged to this size; None where it is not."""
+        enlargeable = self.enlarges and max(width, height) <= self.enlarged_side_max
+        if not enlargeable or width * height < self.width * self.height:
+            return None
+        drawn = self.nearest_native(width, height, area=self.width * self.height)
+        skew = abs(math.log(drawn[0] / drawn[1] * height / width))
+        return drawn if drawn[0] <= width and drawn[1] <= height and skew <= ENLARGED_SKEW_MAX else None
 
     def nearest_native(self, width: int, height: int, *, area: int) -> tuple[int, int]:
         """The native size nearest in shape to width:height, then in area (pixels) to `area`."""

@@ -38,10 +38,10 @@ class Line:
         self._log = get_logger()
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Socket] = zmq.Context()
+        self._handshakes = Handshakes(self._context, key)
         self._connect()
 
     def _connect(self) -> None:
-        self._handshakes = Handshakes(self._context, self._key)
         self._socket = dealer_socket(self._context, self.endpoint, self._key, watch=self._handshakes.watch)
         self._descriptor = int(self._socket.getsockopt(zmq.FD))
         self._sendable_at = monotonic_s()
@@ -83,7 +83,8 @@ class Line:
 
         Why the router refused us; '' where it did not. To be called every few seconds.
         """
-        now, refused = monotonic_s(), self._handshakes.refusal()
+        now = monotonic_s()
+        refused = self._handshakes.refusal(now)
         if int(self._socket.getsockopt(zmq.EVENTS)) & int(zmq.POLLOUT):
             self._sendable_at = now
         unsendable = now - self._sendable_at > UNSENDABLE_S_MAX

@@ -53,6 +53,9 @@ LOGS = "Logs"
 LogLevel = Annotated[str | None, flag(LogSettings, "level", name="--log-level", metavar="LEVEL", panel=LOGS)]
 LogFormat = Annotated[str | None, flag(LogSettings, "format", name="--log-format", metavar="FORMAT", panel=LOGS)]
 NoAuth = Annotated[bool, typer.Option("--no-auth", help="Ask for no keys, whoever can reach it: gateway.auth = none.")]
+RouterEndpoint = Annotated[
+    str | None, typer.Option("--router", hidden=True, help="as --router-endpoint; the other commands call it so")
+]
 ParentPid = Annotated[int | None, typer.Option("--parent-pid", hidden=True, help="end when this parent has ended")]
 
 
@@ -162,6 +165,7 @@ def gpu_daemon(
     *,
     device: Annotated[str | None, flag(GpuDaemonSettings, "device", metavar="DEVICE")] = None,
     router_endpoint: Annotated[str | None, flag(GpuDaemonSettings, "router_endpoint", metavar="ENDPOINT")] = None,
+    router_: RouterEndpoint = None,
     key_file: Annotated[str | None, flag(GpuDaemonSettings, "key_file", metavar="FILE")] = None,
     model_path: Annotated[str | None, flag(GpuDaemonSettings, "model_path", metavar="FOLDER")] = None,
     model_name: Annotated[str | None, flag(GpuDaemonSettings, "model_name", metavar="NAME")] = None,
@@ -179,7 +183,7 @@ def gpu_daemon(
     _follow_parent(parent_pid)
     flags = {
         "device": device,
-        "router_endpoint": router_endpoint,
+        "router_endpoint": router_endpoint or router_,
         "key_file": key_file,
         "model_path": model_path,
         "model_name": model_name,
@@ -200,6 +204,7 @@ def gateway(
     host: Annotated[str | None, flag(GatewaySettings, "host", metavar="ADDRESS")] = None,
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
     router_endpoint: Annotated[str | None, flag(GatewaySettings, "router_endpoint", metavar="ENDPOINT")] = None,
+    router_: RouterEndpoint = None,
     key_file: Annotated[str | None, flag(GatewaySettings, "key_file", metavar="FILE")] = None,
     no_auth: NoAuth = False,
     log_level: LogLevel = None,
@@ -214,7 +219,13 @@ def gateway(
     from gateway.app import run  # noqa: PLC0415  # keeps --help quick
 
     auth = "none" if no_auth else None
-    flags = {"host": host, "port": port, "router_endpoint": router_endpoint, "key_file": key_file, "auth": auth}
+    flags = {
+        "host": host,
+        "port": port,
+        "router_endpoint": router_endpoint or router_,
+        "key_file": key_file,
+        "auth": auth,
+    }
     raise typer.Exit(run(_load(GatewaySettings, flags, log_level, log_format)))
 
 

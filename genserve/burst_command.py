@@ -109,6 +109,7 @@ def burst(
         over=over,
         url=gateway_url(url),
         router=router.endpoint,
+        keyed=router.key is not None,
         requests=requests,
         concurrency=0 if rate is not None else concurrency or CONCURRENCY,
         rate_per_s=0.0 if rate is None else words.parse_rate(rate),

@@ -14,7 +14,7 @@ import zmq
 
 from common.clock import monotonic_s
 from common.codec import TO_CLIENT, Buffer, encode, part_sizes, split_payload
-from common.errors import ERRORS, GenServeError
+from common.errors import ERRORS, GenServeError, ProtocolError
 from common.handshakes import Handshakes
 from common.keys import KeyFile
 from common.messages import (
@@ -49,6 +49,7 @@ from common.messages import (
     Watch,
 )
 from common.sockets import dealer_socket
+from genserve.diagnose.listeners import speaks_otherwise
 
 ANSWER_TIMEOUT_S = 5.0  # how long a router that has not been heard yet may take
 SILENCE_S_MAX = 30.0  # how long a router that was heard may be away, e.g. while it restarts
@@ -91,6 +92,7 @@ class Client:
         self._handshakes = Handshakes(self._context, address.key)
         self._socket = dealer_socket(self._context, address.endpoint, address.key, watch=self._handshakes.watch)
         self._refused = ""
+        self._met = False  # has what answers there said something that a router says to clients?
 
     def __enter__(self) -> Self:
         return self
@@ -255,7 +257,7 @@ class Client:
         """False where no router was connected `within_s`. Raises GenServeError forbidden where it refuses this key."""
         deadline = monotonic_s() + within_s
         while not self._socket.poll(_ms(min(REFUSAL_LOOK_S, deadline - monotonic_s())), zmq.POLLOUT):
-            self._refused = self._handshakes.refusal() or self._refused
+            self._refused = self._handshakes.refusal(monotonic_s()) or self._refused
             if self._handshakes.given_up:
                 raise GenServeError("forbidden", f"{self.endpoint}: {self._refused}")
             if monotonic_s() >= deadline:
@@ -270,13 +272,33 @@ class Client:
         if not self._socket.poll(round(within_s * 1000), zmq.POLLIN):
             return None
         frames = self._socket.recv_multipart(zmq.DONTWAIT)
-        return TO_CLIENT.decode(frames), frames[3:]
+        try:
+            message = TO_CLIENT.decode(frames)
+        except ProtocolError as error:
+            raise (error if self._met else self._wrong_port(error.message)) from None
+        if isinstance(message, ErrorReply) and message.code == "protocol_error" and not self._met:
+            raise self._wrong_port(message.message)
+        self._met = True
+        return message, frames[3:]
+
+    def _wrong_port(self, said: str) -> GenServeError:
+        return GenServeError(
+            "unavailable",
+            f"what listens at {self.endpoint} is no router's client port: `genserve up` has that one above the HTTP "
+            f"port ({said})",
+        )
 
     def _unavailable(self) -> GenServeError:
-        hint = self._refused or (
-            "Start everything with `genserve up`, or name a running router with --router tcp://HOST:PORT"
+        host, _, port = self.endpoint.removeprefix("tcp://").rpartition(":")
+        if not self._met and speaks_otherwise(host.strip("[]"), int(port)):
+            return self._wrong_port("it does not speak ZeroMQ")
+        if self._refused:
+            return GenServeError("unavailable", f"{self.endpoint}: {self._refused}")
+        return GenServeError(
+            "unavailable",
+            f"no router answers at {self.endpoint}. Start everything with `genserve up`, or name a running router "
+            "with --router tcp://HOST:PORT",
         )
-        return GenServeError("unavailable", f"no router answers at {self.endpoint}. {hint}")
 
 
 def _ms(seconds: float) -> int:

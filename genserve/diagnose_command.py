@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from common.settings import GatewaySettings, GpuDaemonSettings, UpSettings
+from common.settings import GatewaySettings, GpuDaemonSettings, RouterSettings, UpSettings
 from genserve.flags import flag
 
 
@@ -21,6 +21,7 @@ def diagnose(
     gpus: Annotated[str | None, flag(UpSettings, "gpus", metavar="DEVICES")] = None,
     model_path: Annotated[str | None, flag(GpuDaemonSettings, "model_path", metavar="FOLDER")] = None,
     port: Annotated[int | None, flag(GatewaySettings, "port", metavar="PORT")] = None,
+    state_dir: Annotated[str | None, flag(RouterSettings, "state_dir", metavar="FOLDER")] = None,
 ) -> None:
     """Find out what is wrong on this machine, and which command mends it.
 
@@ -31,7 +32,11 @@ def diagnose(
     """
     from genserve.diagnose.command import run  # noqa: PLC0415  # keeps --help quick
 
-    flags: dict[str, dict[str, Any]] = {"up": {"gpus": gpus}, "gpu_daemon": {"model_path": model_path}}
+    flags: dict[str, dict[str, Any]] = {
+        "up": {"gpus": gpus},
+        "gpu_daemon": {"model_path": model_path},
+        "router": {"state_dir": state_dir},
+    }
     raise typer.Exit(run(os.environ, flags, port=port, only=only, quick=quick, as_json=as_json))
 
 

@@ -27,6 +27,7 @@ from common.http_keys import HTTP_KEYS_MAX, RIGHTS, SECRET_BYTES, HttpKey, hash_
 from common.keys import read_http_keys
 from common.peers import check_name
 from genserve.files import write_atomically
+from genserve.paper import paper
 from genserve.status import seconds
 
 MODE = 0o644  # as the list of peers: a hash of so much chance tells nothing
@@ -124,7 +125,7 @@ def show_list(entries: Sequence[HttpKey], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(entries), indent=2).decode() + "\n")
     else:
-        Console().print(list_page(entries, now=wall_s()))
+        paper().print(list_page(entries, now=wall_s()))
 
 
 def list_page(entries: Sequence[HttpKey], *, now: float) -> RenderableType:

@@ -7,13 +7,15 @@ import typer
 from genserve.flags import ClientKey, Router, router_address
 
 JOBS_MAX = 10_000
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id, 32 digits.", show_default=False)]
+JobId = Annotated[
+    str, typer.Argument(metavar="ID", help="The job's id, or its first 8 digits or more.", show_default=False)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Look at jobs, or cancel one.")
 
 
-@jobs.command(epilog="Example:\n  genserve jobs show 0123456789abcdef0123456789abcdef")
+@jobs.command(epilog="Examples:\n  genserve jobs show 0123456789abcdef0123456789abcdef\n  genserve jobs show 01234567")
 def show(job_id: JobId, *, as_json: AsJson = False, router_: Router = None, key_file: ClientKey = None) -> None:
     """Show how a job stands, and what happened to it."""
     from genserve.jobs import show as run  # noqa: PLC0415  # keeps --help quick

@@ -18,25 +18,30 @@ from rich.table import Table
 from rich.text import Text
 
 from common.clock import wall_s
+from common.errors import GenServeError
 from common.messages import JobMoment, JobReply, JobView, ShownState
 from common.roles import LOCAL_NAME
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 from genserve.status import seconds
 
 STATE_STYLES = {"queued": "cyan", "running": "cyan", "done": "green", "failed": "bold red", "cancelled": "yellow"}
 EVENT_STYLES = {**STATE_STYLES, "requeued": "yellow", "requeued_as": "yellow"}
 BAR = 20  # characters
 CLIENT_CHARS = 16
+ID_DIGITS, ID_DIGITS_MIN = 32, 8  # of a job's id, and of what of it is enough
+JOBS_LOOKED_AT_MAX = 10_000  # for the one that is meant
 
 
 def show(router: RouterAddress, job_id: str, *, as_json: bool) -> int:
     """Print how a job stands and what happened to it; the exit status. Raises GenServeError."""
+    check_id(job_id)
     with Client(router) as client:
-        reply = client.job(check_id(job_id))
+        reply = client.job(whole_id(client, job_id))
     if as_json:
         _write_json({"job": reply.job, "history": reply.history})
     else:
-        Console().print(job_page(reply, now=wall_s()))
+        paper().print(job_page(reply, now=wall_s()))
     return 0
 
 
@@ -47,15 +52,17 @@ def listed(router: RouterAddress, states: Sequence[str], *, limit: int, as_json:
     if as_json:
         _write_json(found)
     else:
-        Console().print(jobs_page(found, limit=limit, now=wall_s()))
+        paper().print(jobs_page(found, limit=limit, now=wall_s()))
     return 0
 
 
 def cancel(router: RouterAddress, job_id: str) -> int:
     """End a job; the exit status. Raises GenServeError, also where it had ended before."""
+    check_id(job_id)
     with Client(router) as client:
-        client.cancel(check_id(job_id))
-    Console().print(f"[bold green]✔[/] the job {job_id} is cancelled", highlight=False, soft_wrap=True)
+        found = whole_id(client, job_id)
+        client.cancel(found)
+    Console().print(f"[bold green]✔[/] the job {found} is cancelled", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -66,15 +73,17 @@ def dead_letters(router: RouterAddress, *, as_json: bool) -> int:
     if as_json:
         _write_json(letters)
     else:
-        Console().print(letters_page(letters, now=wall_s()))
+        paper().print(letters_page(letters, now=wall_s()))
     return 0
 
 
 def requeue(router: RouterAddress, job_id: str) -> int:
     """Submit a poison job anew and print the new id, alone on its line; the exit status. Raises GenServeError."""
+    check_id(job_id)
     with Client(router) as client:
-        accepted = client.requeue(check_id(job_id))
-    Console(stderr=True).print(f"[bold green]✔[/] the job {job_id} is drawn anew as", highlight=False, soft_wrap=True)
+        found = whole_id(client, job_id)
+        accepted = client.requeue(found)
+    Console(stderr=True).print(f"[bold green]✔[/] the job {found} is drawn anew as", highlight=False, soft_wrap=True)
     sys.stdout.write(f"{accepted.job_id}\n")
     return 0
 
@@ -88,10 +97,31 @@ def check_state(text: str) -> ShownState:
 
 
 def check_id(text: str) -> str:
-    """A job's id. Raises typer.BadParameter for anything else."""
-    if not re.fullmatch(r"[0-9a-f]{32}", text):
-        raise typer.BadParameter(f"{text!r} is no job id: one has 32 digits 0-9 a-f, and all are needed")
+    """A job's id, or how one begins. Raises typer.BadParameter for anything else."""
+    if not re.fullmatch(rf"[0-9a-f]{{{ID_DIGITS_MIN},{ID_DIGITS}}}", text):
+        raise typer.BadParameter(
+            f"{text!r} is no job id: one has {ID_DIGITS} digits 0-9 a-f, of which the first {ID_DIGITS_MIN}, as logs "
+            "show them, are enough"
+        )
     return text
+
+
+def whole_id(client: Client, text: str) -> str:
+    """The id that `text` is, or with which it begins among the jobs that one may see.
+
+    Raises typer.BadParameter where it is none or several begin so, GenServeError not_found, unavailable.
+    """
+    if len(check_id(text)) == ID_DIGITS:
+        return text
+    known = client.jobs((), JOBS_LOOKED_AT_MAX)
+    found = sorted({job.job_id for job in (*known, *client.dead_letters()) if job.job_id.startswith(text)})
+    if not found:
+        of = f" of the newest {JOBS_LOOKED_AT_MAX:,}" if len(known) >= JOBS_LOOKED_AT_MAX else ""
+        told = f"no job{of} that you may see begins with {text}; `genserve jobs list` shows them"
+        raise GenServeError("not_found", told)
+    if len(found) > 1:
+        raise typer.BadParameter(f"{text} begins the ids of {len(found)} jobs: {', '.join(found[:8])}")
+    return found[0]
 
 
 def job_page(reply: JobReply, *, now: float) -> RenderableType:

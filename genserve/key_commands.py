@@ -225,7 +225,7 @@ def _store(folder: Path | None) -> "Store":
     from genserve.keys import Store  # noqa: PLC0415  # keeps --help quick
 
     if folder is not None:
-        return Store(folder / "keys", folder / "peers.toml")
+        return Store(folder / "keys", folder / "peers.toml", folder)
     settings = load_settings(RouterSettings, env=os.environ).settings
     peers = Path(settings.peers_file)
     return Store(Path(settings.server_key_file).parent if settings.server_key_file else peers.parent / "keys", peers)

@@ -19,6 +19,7 @@ from common.messages import KeyView
 from common.peers import PeerEntry, role_words
 from genserve.client import Client, RouterAddress
 from genserve.keys import Made, Store, write_out
+from genserve.paper import paper
 from genserve.status import seconds
 
 QUIET_AFTER_S = 10.0  # of a connected peer: one that heartbeats is heard every second
@@ -50,8 +51,9 @@ def show_init(store: Store, made: Sequence[Made], usual: bool) -> None:
                 console.print(f'peers_file = "{peers}"', highlight=False, soft_wrap=True)
     console.print(
         "\nThe router asks for keys from its next start on. For another host's GPUs:\n"
-        "  genserve keys new [dim]HOST[/] --role daemon",
+        f"  {escape(store.command('new', 'HOST', '--role', 'daemon')).replace('HOST', '[dim]HOST[/]', 1)}",
         highlight=False,
+        soft_wrap=True,
     )
 
 
@@ -102,7 +104,7 @@ def show_list(entries: Sequence[PeerEntry], router: Callable[[], RouterAddress],
         ]
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
         return
-    Console().print(keys_page(entries, heard, why_not, now=wall_s()))
+    paper().print(keys_page(entries, heard, why_not, now=wall_s()))
 
 
 def _heard(router: Callable[[], RouterAddress]) -> tuple[Mapping[str, KeyView], str]:

@@ -7,6 +7,7 @@ which the router reads again by itself). One of these commands at a time: the fo
 import fcntl
 import os
 import re
+import shlex
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -57,9 +58,15 @@ class Made:
 class Store:
     """The keys of one router."""
 
-    def __init__(self, keys_folder: Path, peers_file: Path) -> None:
+    def __init__(self, keys_folder: Path, peers_file: Path, folder: Path | None = None) -> None:
+        """`folder`: the one that --folder named; commands that are proposed name it as well."""
         self.keys_folder = keys_folder
         self.peers_file = peers_file
+        self._place = ["--folder", str(folder)] if folder is not None else []
+
+    def command(self, *words: str) -> str:
+        """`genserve keys …` for these keys, as a shell takes it."""
+        return shlex.join(["genserve", "keys", *words, *self._place])
 
     # --- what the commands do ------------------------------------------------------------------
 
@@ -92,10 +99,11 @@ class Store:
             if present is not None and not again:
                 raise SettingsError(
                     f"there is a {present.role} key {name!r} already: choose another name, or replace it, which puts "
-                    f"its peer out: genserve keys new {name} --role {role} --replace"
+                    f"its peer out: {self.command('new', name, '--role', role, '--replace')}"
                 )
             key = new_key(name, role, server.public_key)
             if output is not None:
+                _check_folder(output)
                 self._clear(output, entries, present)
                 _write_new(output, key)
             entries = [_revoked(entry) if entry is present else entry for entry in entries]
@@ -112,7 +120,7 @@ class Store:
                 former = [entry for entry in entries if entry.name == name]
                 if not former:
                     close = get_close_matches(name, {entry.name for entry in entries if entry.valid}, n=1)
-                    hint = f"; did you mean {close[0]}?" if close else "; `genserve keys list` shows them all"
+                    hint = f"; did you mean {close[0]}?" if close else f"; `{self.command('list')}` shows them all"
                     raise SettingsError(f"there is no key {name!r} in {self.peers_file}{hint}")
                 return former[-1], False
             revoked = _revoked(present)
@@ -146,7 +154,7 @@ class Store:
         if active(entries, key.name) is not None:
             raise SettingsError(
                 f"{self.peers_file} knows {key.name!r} by another public key: revoke that one first: "
-                f"genserve keys revoke {key.name}"
+                f"{self.command('revoke', key.name)}"
             )
         assert key.role != "server"
         if len(entries) >= PEERS_MAX:
@@ -187,7 +195,7 @@ class Store:
     def _cannot(self, error: OSError) -> GenServeError:
         where = error.filename or self.keys_folder
         if isinstance(error, FileNotFoundError):
-            return SettingsError(f"{where} is not there: `genserve keys init` makes it, on the router's host")
+            return SettingsError(f"{where} is not there: `{self.command('init')}` makes it, on the router's host")
         hint = "; run it as root (sudo), or name a folder of your own with --folder"
         return SettingsError(f"{where}: {error.strerror}{hint if isinstance(error, PermissionError) else ''}")
 
@@ -201,6 +209,11 @@ def host_name() -> str:
 def write_out(key: KeyFile) -> None:
     """The text of a key file to stdout, for a pipe to another host."""
     sys.stdout.write(render_key(key))
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir():
+        raise SettingsError(f"there is no folder {output.parent}: create it first")
 
 
 def _write_new(path: Path, key: KeyFile) -> None:

@@ -11,8 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from rich.console import Console
-
 from common.clock import monotonic_s, wall_s
 from common.errors import GenServeError
 from genserve import log_page
@@ -20,6 +18,7 @@ from genserve.client import Client, RouterAddress
 from genserve.journald import Journal, Window
 from genserve.log_lines import LogLine, beside, in_order, is_about, moment_line, together
 from genserve.logs import Found, Life
+from genserve.paper import paper
 
 LOOK_S = 0.25
 ASK_ROUTER_S = 0.5
@@ -79,7 +78,7 @@ class _Following:
         self._client = client
         self._tails = tails
         self._as_json = as_json
-        self._console = Console(highlight=False)
+        self._console = paper(highlight=False)
         self._last_at = life.lines[-1][0].at
         self._shown = {self._name(line) for line, _ in life.lines}
         self._moments = len(life.reply.history) if life.reply is not None else 0

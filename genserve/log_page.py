@@ -15,7 +15,7 @@ from rich.text import Text
 
 from common.log import ICONS
 from genserve.log_lines import HISTORY, LogLine
-from genserve.status import seconds
+from genserve.status import number, seconds
 
 LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "bold red"}
 VALUE_STYLES = {"debug": "dim", "warning": "yellow", "error": "red"}
@@ -85,7 +85,7 @@ def _place(line: LogLine) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+        return number(value)
     return _printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 

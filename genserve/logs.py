@@ -34,6 +34,7 @@ from genserve.log_lines import (
     stays,
     together,
 )
+from genserve.paper import paper
 
 ANSWER_TIMEOUT_S = 2.0  # of the router: its history is welcome, the lines are there without it
 BESIDE_LINES_MAX = 50_000  # that may stand beside: the newest
@@ -102,7 +103,7 @@ def logs(
         for note in found.notes if not follow else ():
             sys.stderr.write(f"genserve: {note}\n")
     else:
-        life.print(Console(highlight=False))
+        life.print(paper(highlight=False))
     if follow:
         from genserve.log_follow import follow as go_on  # noqa: PLC0415  # only then
 

@@ -5,6 +5,8 @@ Pure but for `status`: the tables are made from a StatusReply and the time.
 
 import re
 import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -17,6 +19,7 @@ from rich.text import Text
 from common.clock import wall_s
 from common.messages import StatusReply, WorkerView
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 
 STATE_STYLES = {"ready": "green", "loading": "cyan", "draining": "yellow", "suspect": "yellow", "broken": "bold red"}
 UNBOUNDED_COLUMNS = 1000  # more than any table takes
@@ -31,7 +34,7 @@ def status(router: RouterAddress, *, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(reply), indent=2).decode() + "\n")
     else:
-        console = Console()
+        console = paper()
         console.print(tables(reply, now=wall_s(), width=console.width))
     return 0
 
@@ -44,13 +47,14 @@ def tables(reply: StatusReply, *, now: float, width: int, workers_max: int | Non
     everyone = sorted(reply.workers, key=_natural_order)
     reply = msgspec.structs.replace(reply, workers=tuple(everyone[:workers_max]))
     more = len(everyone) - len(reply.workers)
+    names = shown_names(everyone)
     troubles = [
-        Text(f"  {_name(w, reply)}: {w.detail}", style=STATE_STYLES.get(w.state, ""))
+        Text(f"  {names[w.worker_id]}: {w.detail}", style=STATE_STYLES.get(w.state, ""))
         for w in reply.workers
         if w.detail and w.state != "ready"
     ]
-    full = _workers(reply, now, wide=True)
-    workers: RenderableType = full if _natural_width(full) <= width else _workers(reply, now, wide=False)
+    full = _workers(reply, names, now, wide=True)
+    workers: RenderableType = full if _natural_width(full) <= width else _workers(reply, names, now, wide=False)
     if not reply.workers:
         workers = Text(" No GPU is registered: start one with `genserve gpu-daemon`", style="yellow")
     parts: list[RenderableType] = [Text(""), workers, *troubles]
@@ -60,11 +64,11 @@ def tables(reply: StatusReply, *, now: float, width: int, workers_max: int | Non
     if reply.models:
         parts += [Text(""), _models(reply)]
     if reply.failures:
-        parts += [Text(""), _failures(reply, now)]
+        parts += [Text(""), _failures(reply, names, now)]
     return Group(*parts, Text(""))
 
 
-def _workers(reply: StatusReply, now: float, *, wide: bool) -> Table:
+def _workers(reply: StatusReply, names: Mapping[str, str], now: float, *, wide: bool) -> Table:
     """One row a GPU; less of it where the terminal is narrow."""
     table = _table("GPUs")
     table.add_column("device", no_wrap=True)
@@ -75,7 +79,7 @@ def _workers(reply: StatusReply, now: float, *, wide: bool) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for worker in reply.workers:
         table.add_row(
-            _name(worker, reply),
+            names[worker.worker_id],
             Text(worker.state, style=STATE_STYLES.get(worker.state, "")),
             ", ".join(worker.models),
             _job(worker, wide=wide),
@@ -149,11 +153,10 @@ def _models(reply: StatusReply) -> Table:
     return table
 
 
-def _failures(reply: StatusReply, now: float) -> RenderableType:
-    devices = {worker.worker_id: _name(worker, reply) for worker in reply.workers}
+def _failures(reply: StatusReply, names: Mapping[str, str], now: float) -> RenderableType:
     lines: list[RenderableType] = [Text("Last failures", style="bold")]
     for each in reply.failures:
-        when, gpu = f"{seconds(max(0.0, now - each.at))} ago", devices.get(each.worker_id, each.worker_id)
+        when, gpu = f"{seconds(max(0.0, now - each.at))} ago", names.get(each.worker_id, each.worker_id)
         where = f" on {gpu}" if gpu else ""
         lines.append(Text.assemble(" ", (each.code, "red"), f"{where}, {when}, job {each.job_id}"))
         lines.append(Padding(Text(each.message, style="dim"), (0, 0, 0, 3)))
@@ -172,10 +175,18 @@ def _table(title: str) -> Table:
     )
 
 
-def _name(worker: WorkerView, reply: StatusReply) -> str:
-    """A device by itself where all are of one host, else with its host."""
-    one_host = len({w.host for w in reply.workers}) == 1
-    return worker.device.device if one_host else f"{worker.host}/{worker.device.device}"
+def shown_names(workers: Sequence[WorkerView]) -> dict[str, str]:
+    """What to call each, by worker_id: its device where all are of one host, else with its host.
+
+    Hosts may have one name: where that would call two the same, both are called by their ids.
+    """
+    one_host = len({worker.host for worker in workers}) == 1
+    names = {
+        worker.worker_id: worker.device.device if one_host else f"{worker.host}/{worker.device.device}"
+        for worker in workers
+    }
+    count = Counter(names.values())
+    return {worker_id: name if count[name] == 1 else worker_id for worker_id, name in names.items()}
 
 
 def _natural_order(worker: WorkerView) -> list[str | int]:
@@ -209,3 +220,8 @@ def seconds(value: float) -> str:
         if value < large:
             return f"{value // small:.0f} {name} {value % small // (small / 60):.0f} {rest}"
     return f"{value // 86_400:.0f} d {value % 86_400 // 3600:.0f} h"
+
+
+def number(value: float) -> str:
+    """A number to three figures, a large one to the unit: 0.123, 12.3, 1467."""
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

@@ -62,7 +62,7 @@ def up(
         log_flags=log_flags,
         watched=watched,
     )
-    name_process("genserve up")
+    name_process(f"genserve up --port {the_plan.http_port}")
     return Up(the_plan, console, watched=watched, first_picture=first_picture).run()
 
 
@@ -233,7 +233,7 @@ class Up:
             self._picture.cancel()
         daemons = [part.name for part in self._plan.daemons]
         for names in (["gateway"], daemons, ["router"]):
-            if names == ["router"] and self._plan.queue_outlives and not at_once():
+            if names == ["router"] and self._plan.queue_outlives:
                 self._tell_what_waits()
             for name in self._children.stop(names, at_once=at_once):
                 self._stages.tell(f"{name} did not stop in time and was killed")

@@ -19,8 +19,9 @@ from common.clock import monotonic_s, wall_s
 from common.errors import GenServeError
 from common.messages import StatusReply
 from genserve.client import Client, RouterAddress
+from genserve.paper import paper
 from genserve.rates import Meter, Rates
-from genserve.status import tables
+from genserve.status import number, tables
 
 ANSWER_S = 1.0  # that a router has before it counts as away
 REDRAWS_PER_S = 4  # so that clocks run and the screen follows its window while nothing is heard
@@ -31,7 +32,7 @@ BARS = "▁▂▃▄▅▆▇█"
 def watch(router: RouterAddress, *, every_s: float) -> int:
     """Until Ctrl-C; the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminal must be left as it was
-    console = Console()
+    console = paper()
     view = View(router.endpoint)
     try:
         with Client(router, answer_timeout_s=ANSWER_S) as client:
@@ -100,7 +101,7 @@ class View:
         if self._silent_since_now is not None:
             return Group(clock, self._away(self._silent_since_now))
         assert self._reply is not None
-        return Group(clock, _rates(self._rates), tables(self._reply, now=wall_s(), width=Console().width))
+        return Group(clock, _rates(self._rates), tables(self._reply, now=wall_s(), width=paper().width))
 
     def _head(self) -> Text:
         clock = datetime.fromtimestamp(wall_s()).astimezone().strftime("%H:%M:%S")
@@ -114,7 +115,7 @@ class View:
 def _rates(rates: Rates | None) -> Text:
     if rates is None:
         return Text(" measuring …", style="dim")
-    words = [f"{rates.pictures_per_min:.3g} pictures/min", f"{rates.steps_per_s:.3g} steps/s"]
+    words = [f"{number(rates.pictures_per_min)} pictures/min", f"{number(rates.steps_per_s)} steps/s"]
     text = Text.assemble((" " + " · ".join(words), "bold cyan"))
     for count, name in ((rates.refused, "refused"), (rates.failed, "failed"), (rates.retried, "retried")):
         if count:

@@ -121,6 +121,7 @@ class Control:
             start_timeout_s=settings.engine_start_timeout_s,
         )
         self._context: zmq.Context[Socket] = zmq.Context()
+        self._handshakes = Handshakes(self._context, key)
         self._connect()
         self._sendable_at = monotonic_s()  # when its router's connection last took something, or would have
         self._engine: Socket | None = None
@@ -183,7 +184,7 @@ class Control:
         if self._router in awake:
             self._outbox.flush()
             self._read_router()
-        if refused := self._handshakes.refusal():  # the session makes the connection anew
+        if refused := self._handshakes.refusal(now):  # the session makes the connection anew
             self._log.warning("router.refused", message=refused, router=self._settings.router_endpoint)
         self._read_engine()
         self._reap()
@@ -246,7 +247,6 @@ class Control:
     # --- the router ----------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        self._handshakes = Handshakes(self._context, self._key)
         endpoint, watch = self._settings.router_endpoint, self._handshakes.watch
         self._router = dealer_socket(self._context, endpoint, self._key, watch=watch)
 

@@ -112,7 +112,7 @@ def broken_off(value: int, *, protocol: bool) -> tuple[str, str]:
         return "garbled", f"it broke the protocol of the handshake (error {value:#x})"
     if value == _TIMED_OUT:
         return "silent", "it connected and did not say who it is in time"
-    return "left", "it left during the handshake: it has no key, or is no peer of GenServe"
+    return "left", "it left during the handshake or gave up waiting: it has no key, or is no peer of GenServe"
 
 
 NO_ZMTP = ("garbled", "what it sent is not ZeroMQ's protocol")

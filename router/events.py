@@ -120,7 +120,7 @@ class InputsLost(Event, frozen=True, kw_only=True):
 
 
 class StorageChanged(Event, frozen=True, kw_only=True):
-    """There is no room for new jobs any more (`full`), or there is again."""
+    """There is no room for new jobs any more (`full`), or there is again; or there is none, for another reason."""
 
     full: bool
     detail: str = ""

@@ -54,7 +54,7 @@ from router.events import (
     WorkerSaid,
 )
 from router.jobs import tell
-from router.journal import INPUTS, Journal
+from router.journal import INPUTS, Journal, Storage
 from router.outgoing import Outgoing
 from router.tracing import TraceWriter
 
@@ -100,7 +100,7 @@ class Loop:
         self._wall = clock.wall_s()
         self._ticked_now = clock.monotonic_s()
         self._drain_asked: DrainAsked | None = None
-        self._storage_full = False
+        self._storage = Storage(full=False)  # as the broker knows it
         self._flood = Flood()
         self._ticks = Pulse("no tick has been handled", TICKS_MISSED_S_MAX, self._ticked_now)
         self._committed = False  # the last batch that there was
@@ -177,8 +177,8 @@ class Loop:
 
     def _look_at_storage(self) -> None:
         storage = self._journal.storage()
-        if storage.full != self._storage_full:
-            self._storage_full = storage.full
+        if storage.full != self._storage.full or (storage.full and storage != self._storage):
+            self._storage = storage
             self._events.append(StorageChanged(wall=self._wall, full=storage.full, detail=storage.detail))
 
     def _take_stored(self) -> None:

@@ -85,9 +85,10 @@ def examine_settings(env: Mapping[str, str], flags: Mapping[str, Mapping[str, An
     values: Values = {name: {} for name in SECTIONS}
     faults = [*_read_file(env, values), *_read_environment(env, values)]
     for name, given in flags.items():
+        prefix = "log-" if name == LogSettings.SECTION else ""  # as every command calls those
         for key, value in given.items():
             if value is not None:
-                values[name][key] = (value, f"--{key.replace('_', '-')}")
+                values[name][key] = (value, f"--{prefix}{key.replace('_', '-')}")
     sections = {name: _build(SECTIONS[name], found, faults) for name, found in values.items()}
     wrong = {fault.place for fault in faults}  # for which defaults stand
     sources = {
@@ -106,7 +107,7 @@ def _read_file(env: Mapping[str, str], values: Values) -> Iterator[SettingFault]
     if not named and not path.exists():
         return
     try:
-        tables = tomllib.loads(path.read_text("utf-8"))
+        tables = tomllib.loads(path.read_text("utf-8-sig"))  # some editors write a byte order mark
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         yield SettingFault(f"the settings file {path} cannot be read: {error}", str(path))
         return

@@ -17,7 +17,10 @@ while True:
     socket.send_multipart([b"GS1", ask[0], msgpack.packb(ask[1])])
     again_at = time.monotonic() + 5  # SUBMIT until it is accepted, then WATCH, every 5 s
     while (left_s := again_at - time.monotonic()) > 0 and socket.poll(left_s * 1000):
-        _, name, header, *payload = socket.recv_multipart()
+        version, *frames = socket.recv_multipart()
+        if version != b"GS1":
+            sys.exit(f"what listens at {endpoint} is no router's client port")
+        name, header, *payload = frames
         answer = msgpack.unpackb(header)
         if name == b"ACCEPTED":
             ask = (b"WATCH", {"rid": "1", "job_id": answer["job_id"]})

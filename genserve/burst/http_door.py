@@ -103,6 +103,8 @@ class HttpDoor:
                 status, said = answer.status, answer.headers
         except TimeoutError as error:
             raise Trouble("connection", f"no answer from {self.address}{path} in time") from error
+        except aiohttp.ClientResponseError as error:  # its own words are of what it could not parse
+            raise Trouble("connection", f"what answers at {self.address} does not speak HTTP") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Trouble("connection", f"{self.address}: {str(error) or type(error).__name__}") from error
         try:

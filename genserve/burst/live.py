@@ -15,7 +15,7 @@ from common.clock import monotonic_s
 from common.messages import StatusReply, WorkerView
 from genserve.burst.door import Trouble
 from genserve.burst.record import DONE, FAILED, Gpu, Order, Request
-from genserve.status import seconds
+from genserve.status import number, seconds
 
 LOOK_S = 0.5  # between two looks at the GPUs
 LINE_S = 5.0  # between two lines where there is no terminal
@@ -98,7 +98,7 @@ class Live:
             : next((i for i, at in enumerate(self._done_now) if at >= now - over_s), len(self._done_now))
         ]
         per_s = len(self._done_now) / over_s
-        words = [f"{per_s:.3g} pictures/s", f"{self._open} open"]
+        words = [f"{number(per_s)} pictures/s", f"{self._open} open"]
         if self._failed:
             words.append(f"{self._failed} failed")
         ended_per_s = self._ended / max(0.1, now - self._began_now)

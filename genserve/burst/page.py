@@ -13,6 +13,7 @@ from genserve.burst.record import DONE, GAVE_UP, Options, Request, Run
 from genserve.burst.statistics import Group, Spread, Summary, duration, percent
 from genserve.burst.tables import DOORS, asked, headline, percentile_rows
 from genserve.burst.verdicts import Verdict
+from genserve.status import number
 
 SLOWEST_SHOWN = 8
 Cell = str | tuple[str, str]  # HTML, or HTML and its class
@@ -43,7 +44,7 @@ def _header(run: Run, title: str) -> str:
 def _tiles(figures: Summary) -> str:
     latency, wait = figures.latency, figures.wait
     tiles = (
-        ("pictures a second", f"{figures.pictures_per_s:.3g}", ""),
+        ("pictures a second", number(figures.pictures_per_s), ""),
         ("median latency", duration(latency.p50) if latency else "–", ""),
         ("95 % within", duration(latency.p95) if latency else "–", ""),
         ("median wait", duration(wait.p50) if wait else "–", ""),

@@ -10,6 +10,7 @@ from genserve.burst import timeline
 from genserve.burst.record import DONE, GAVE_UP, Request, Run
 from genserve.burst.statistics import Summary, duration
 from genserve.burst.svg import COLOURS, Axis, axis, bar, cross, figure, mark, path, plot, point, steps
+from genserve.status import number
 
 MARKS_MAX = 3000
 HEIGHT_PX = 220
@@ -108,14 +109,14 @@ def throughput(run: Run, figures: Summary) -> str:
             x=x.part(each.begin_s),
             width=x.part(each.width_s) * 0.94,
             height=y.part(rate),
-            told=f"{rate:.3g} a second",
+            told=f"{number(rate)} a second",
         )
         for each, rate in zip(bins, rates, strict=True)
         if rate
     ]
     mean = 100 - y.part(figures.pictures_per_s)
     marks.append(f'<line x1="0" x2="100%" y1="{mean:.2f}%" y2="{mean:.2f}%" class="mark"/>')
-    text = f"in steps of {duration(bins[0].width_s)}; {figures.pictures_per_s:.3g} on average (the dashed line)"
+    text = f"in steps of {duration(bins[0].width_s)}; {number(figures.pictures_per_s)} on average (the dashed line)"
     return figure("Pictures a second", text, plot("".join(marks), x, y.ticks(), height_px=HEIGHT_PX))
 
 

@@ -31,6 +31,8 @@ from genserve.burst.tables import asked, report
 from genserve.burst.verdicts import verdicts
 from genserve.client import RouterAddress
 from genserve.files import write_atomically
+from genserve.paper import paper
+from genserve.status import shown_names
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
@@ -55,7 +57,7 @@ def burst(options: Options, router: RouterAddress, *, as_json: bool, report_path
         whole = {"summary": figures, "verdicts": said, **msgspec.structs.asdict(run)}
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(whole), indent=1).decode() + "\n")
     else:
-        Console().print(report(run, figures, said))
+        paper().print(report(run, figures, said))
     if run.interrupted:
         return EXIT_INTERRUPTED
     if figures.failed:
@@ -115,10 +117,11 @@ async def _status(door: Door) -> StatusReply:
         return await door.status()
     except Trouble as trouble:
         flag = "--url http://HOST:PORT" if door.name == "http" else "--router tcp://HOST:PORT"
+        named = door.address in trouble.message
         raise GenServeError(
             "unavailable",
-            f"nothing can be asked at {door.address}: {trouble.message}. Start everything with `genserve up`, "
-            f"or name what runs with {flag}",
+            f"{trouble.message if named else f'{door.address}: {trouble.message}'}. Start everything with "
+            f"`genserve up`, or name what runs with {flag}",
         ) from trouble
 
 
@@ -143,11 +146,11 @@ def _check(status: StatusReply, options: Options) -> str:
 def _serving(status: StatusReply, model: str) -> tuple[Gpu, ...]:
     """The GPUs that are ready to draw it."""
     workers = [worker for worker in status.workers if worker.state == "ready" and model in worker.models]
-    one_host = len({worker.host for worker in workers}) == 1
+    names = shown_names(workers)
     return tuple(
         Gpu(
             worker_id=worker.worker_id,
-            name=worker.device.device if one_host else f"{worker.host}/{worker.device.device}",
+            name=names[worker.worker_id],
             host=worker.host,
             built=worker.device.name,
             version=worker.version,

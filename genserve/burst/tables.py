@@ -15,10 +15,12 @@ from rich.text import Text
 from genserve.burst.record import Run
 from genserve.burst.statistics import GpuShare, Group, Spread, Summary, duration, percent
 from genserve.burst.verdicts import BAD, GOOD, NOTE, WARN, Verdict
+from genserve.status import number
 
 MARKS = {GOOD: ("✔", "green"), NOTE: ("•", "cyan"), WARN: ("▲", "yellow"), BAD: ("✘", "bold red")}
 DOORS = {"http": "HTTP", "zmq": "ZeroMQ", "both": "HTTP and ZeroMQ in turn"}
-BAR = 16  # characters
+BAR = 8  # characters
+NAME_MIN = 8  # the same, of names that are folded where a terminal is narrow
 
 
 def report(run: Run, figures: Summary, said: Sequence[Verdict]) -> RenderableType:
@@ -42,7 +44,7 @@ def headline(run: Run, figures: Summary) -> str:
     stopped = " (stopped early)" if run.interrupted else ""
     return (
         f"{figures.done} pictures in {duration(figures.duration_s)}{stopped}: "
-        f"{figures.pictures_per_s:.3g} a second, {figures.steps_per_s:.3g} steps a second"
+        f"{number(figures.pictures_per_s)} a second, {number(figures.steps_per_s)} steps a second"
     )
 
 
@@ -91,8 +93,8 @@ def _times(figures: Summary) -> Table:
 
 def _gpus(gpus: Sequence[GpuShare]) -> Table:
     table = _table("GPUs")
-    table.add_column("device", no_wrap=True)
-    table.add_column("pictures", justify="right")
+    table.add_column("device", overflow="fold", min_width=NAME_MIN)  # a host's name may be long
+    table.add_column("pictures", justify="right", no_wrap=True)
     table.add_column("share of the work", no_wrap=True)
     for name in ("busy", "idle*", "run", "a step", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -119,8 +121,8 @@ def _gpus(gpus: Sequence[GpuShare]) -> Table:
 
 def _groups(title: str, groups: Sequence[Group]) -> Table:
     table = _table(title)
-    table.add_column("", no_wrap=True)
-    for name in ("done", "latency p50", "p95", "wait p50", "p95", "run p50"):
+    table.add_column("", overflow="fold", min_width=NAME_MIN)
+    for name in ("done", "latency\np50", "latency\np95", "wait\np50", "wait\np95", "run\np50"):
         table.add_column(name, justify="right", no_wrap=True)
     for group in groups:
         table.add_row(

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from genserve.burst.record import DONE, Request, Run
 from genserve.burst.statistics import GpuShare, Group, Summary, duration, percent, spread
+from genserve.status import number
 
 GOOD, NOTE, WARN, BAD = "good", "note", "warn", "bad"
 
@@ -53,6 +54,7 @@ def verdicts(run: Run, figures: Summary) -> list[Verdict]:
             _fair(figures),
             _slowed(run),
             _doors(figures),
+            _owners(run),
             _others(run),
         ]
     order = {BAD: 0, WARN: 1, NOTE: 2, GOOD: 3}
@@ -123,12 +125,12 @@ def _growing(run: Run) -> Verdict | None:
     if first is None or last is None:
         return None
     if last.p50 - first.p50 < WAITS_GREW_S or last.p50 < WAITS_GREW * first.p50:
-        text = f"the GPUs keep up with {came_per_s:.3g} requests a second: waits do not grow"
+        text = f"the GPUs keep up with {number(came_per_s)} requests a second: waits do not grow"
         return Verdict(name="keeps_up", tone=GOOD, text=text)
     return Verdict(
         name="keeps_up",
         tone=WARN,
-        text=f"jobs came faster than they were drawn, {came_per_s:.3g} a second: the median wait grew from "
+        text=f"jobs came faster than they were drawn, {number(came_per_s)} a second: the median wait grew from "
         f"{duration(first.p50)} to {duration(last.p50)}",
         advice="lower --rate below the pictures a second of this run, or add GPUs",
     )
@@ -188,7 +190,7 @@ def _busy(run: Run, figures: Summary) -> Verdict | None:
         return Verdict(
             name="busy",
             tone=GOOD,
-            text=f"the GPUs were busy {percent(figures.busy)} of the time: {figures.pictures_per_s:.3g} pictures a "
+            text=f"the GPUs were busy {percent(figures.busy)} of the time: {number(figures.pictures_per_s)} pictures a "
             "second is what this fleet does with this mix",
         )
     tone = NOTE if figures.busy < LOW_BUSY else GOOD
@@ -276,6 +278,18 @@ def _doors(figures: Summary) -> Verdict | None:
     if share < DEAR_DOOR:
         return Verdict(name="doors", tone=GOOD, text=text)
     return Verdict(name="doors", tone=NOTE, text=text, advice="for pictures this quick the way there counts")
+
+
+def _owners(run: Run) -> Verdict | None:
+    if run.options.over != "both" or not run.options.keyed:
+        return None
+    return Verdict(
+        name="owners",
+        tone=NOTE,
+        text="with keys the two doors are two owners to the router: it shares the GPUs evenly between what came over "
+        "HTTP and what came over ZeroMQ, so waits and refusals are each door's own",
+        advice="compare the doors by what asking and fetching take; or measure one at a time, with --over",
+    )
 
 
 def _others(run: Run) -> Verdict | None:

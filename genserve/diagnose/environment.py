@@ -6,7 +6,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -65,15 +65,20 @@ def packages(_host: Host) -> Iterator[Note]:
 def engine_packages(host: Host) -> Iterator[Note]:
     """The extra `gpu`."""
     host.need_model()
-    yield from _held(required("gpu"), "drawing needs")
+    yield from _held(required("gpu"), "drawing needs", host.spared)
 
 
-def _held(wanted: Sequence[Requirement], who: str) -> Iterator[Note]:
+def _held(wanted: Sequence[Requirement], who: str, spared: Collection[str] = ()) -> Iterator[Note]:
+    """`spared`: packages without which it works here."""
     there = installed()
     faults = lacking(wanted, there)
     for requirement, have in faults:
         is_there = f"and {have} is installed" if have else "which is not installed"
-        yield fail(f"{who} {requirement}, {is_there}", pip_install(*(str(r) for r, _ in faults)))
+        mend = pip_install(*(str(r) for r, _ in faults))
+        if requirement.name in spared:
+            yield warn(f"{requirement} is wanted by other models than this one, {is_there}", mend)
+        else:
+            yield fail(f"{who} {requirement}, {is_there}", mend)
     if not faults:
         yield ok(f"{len(wanted)} packages, all as needed")
 
@@ -130,7 +135,8 @@ def imports(host: Host) -> Iterator[Note]:
         yield fail(f"importing torch and diffusers: {error}", reinstall)
         return
     for name, why in found["failed"].items():
-        yield fail(f"{name} cannot be imported: {why}", pip_install(name, options="--force-reinstall"))
+        told = warn if name in host.spared else fail
+        yield told(f"{name} cannot be imported: {why}", pip_install(name, options="--force-reinstall"))
     gpus = [device for device in host.devices if device.kind == "cuda"]
     if gpus and not found["cuda_available"]:
         yield fail("torch finds no GPU that it can use, though the driver does", "nvidia-smi; ls -l /dev/nvidia*")

@@ -23,17 +23,18 @@ from common.settings import (
     UpSettings,
     examine_settings,
 )
-from common.sockets import is_loopback
+from common.sockets import connectable, is_loopback
 from genserve.client import Client, RouterAddress
 from genserve.diagnose.listeners import listeners, speaks_zeromq
 from genserve.installation import layout
 from gpu_daemon.device_lock import is_held
 from gpu_daemon.devices import cpu, list_gpus, parse_devices
-from gpu_daemon.model_check import Checked, check_folder
+from gpu_daemon.model_check import PARTS, Checked, check_folder
 from gpu_daemon.model_folder import EMBEDDED
 from router.state_folder import state_folder
 
 ROUTER_ANSWERS_WITHIN_S = 2.0
+TOKENIZER = "tokenizer.json"
 ROUTER_UNIT = layout.ROUTER
 
 
@@ -133,7 +134,7 @@ class Host:
     @cached_property
     def status(self) -> StatusReply | GenServeError:
         """What the router says of the service, or why it says nothing."""
-        endpoint = self.client_endpoint
+        endpoint = connectable(self.client_endpoint)
         if self.source("gateway.router_endpoint") != "default" and self.router_elsewhere:
             endpoint = self.gateway.router_endpoint
         address, _, port = endpoint.removeprefix("tcp://").rpartition(":")
@@ -179,6 +180,12 @@ class Host:
         """The folder that would be served."""
         given = self.daemon.model_path
         return Path(given).expanduser().absolute() if given else EMBEDDED
+
+    @property
+    def spared(self) -> frozenset[str]:
+        """Packages that this model is drawn without: SentencePiece, where each tokenizer.json is there."""
+        folders = (self.model_path / part for part in PARTS if PARTS[part].vocabularies)
+        return frozenset(("sentencepiece",) if all((folder / TOKENIZER).exists() for folder in folders) else ())
 
     @cached_property
     def model(self) -> Checked:

@@ -15,6 +15,7 @@ TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 LISTENING = "0A"
 ANSWERS_WITHIN_S = 1.0
 GREETING_BYTES = 10
+GREETING = b"\xff" + bytes(7) + b"\x01\x7f"  # ZMTP's signature
 BODY_BYTES_MAX = 65536
 
 
@@ -93,6 +94,19 @@ def speaks_zeromq(host: str, port: int) -> bool:
         greeting = connection.recv(GREETING_BYTES)
         return greeting[:1] == b"\xff" and (len(greeting) < GREETING_BYTES or greeting[9:10] == b"\x7f")
     return False
+
+
+def speaks_otherwise(host: str, port: int) -> bool:
+    """Does it answer ZeroMQ's greeting with what is none? False where nobody listens, or nothing is said."""
+    try:
+        with socket.create_connection((host, port), ANSWERS_WITHIN_S) as connection:
+            connection.settimeout(ANSWERS_WITHIN_S)
+            connection.sendall(GREETING)
+            return connection.recv(1) != GREETING[:1]
+    except ConnectionResetError:
+        return True
+    except OSError:
+        return False
 
 
 def get(host: str, port: int, path: str) -> str:

@@ -17,7 +17,7 @@ def setting(host: Host, name: str, value: Any) -> str:
     source = host.source(name)
     section, _, key = name.partition(".")
     if source.startswith("--"):
-        return f"genserve diagnose {source} {quoted(str(value))}"
+        return f"genserve up {source} {quoted(str(value))}"
     if source.startswith(PREFIX) or source in OLDER_NAMES:
         return f"export {source}={quoted(str(value))}" if value != "" else f"unset {source}"
     if source == "default":

@@ -14,8 +14,9 @@ from genserve.diagnose.host import Host, NotChecked
 from genserve.diagnose.mend import setting
 from genserve.diagnose.requirements import restore
 from genserve.installation import layout
-from gpu_daemon.model_check import INDEX, PARTS
+from gpu_daemon.model_check import INDEX, PARTS, SINGLE_FILES
 from gpu_daemon.model_folder import CARD_FILE, EMBEDDED, open_model
+from gpu_daemon.safetensors_header import BadFileError, read_json
 
 DEV, SCHNELL = "black-forest-labs/FLUX.1-dev", "black-forest-labs/FLUX.1-schnell"
 SERVICE_USER = layout.USERS[-1]
@@ -41,13 +42,36 @@ def folder(host: Host) -> Iterator[Note]:
         yield ok(f"{inside}: {mib(size)} of weights")
 
 
-def repository(path: Path) -> str:
+def _is_shapes(path: Path) -> bool:
+    """Is it a copy of the small model inside GenServe? Nobody else has that one."""
+    try:
+        return bool(read_json(path / CARD_FILE).get("name") == read_json(EMBEDDED / CARD_FILE)["name"])
+    except BadFileError:
+        return False
+
+
+def _repository(path: Path) -> str:
     """Where such a folder comes from, as far as its name tells."""
     return SCHNELL if "schnell" in path.name.lower() else DEV
 
 
-def _get(path: Path, files: str) -> str:
-    return quoted("hf", "download", repository(path), "--include", files, "--local-dir", path)
+def fetch(path: Path, files: str, *options: str) -> str:
+    """The command that gets `files` of a model folder ('vae/config.json', 'vae/*') from where they came."""
+    if not _is_shapes(path):
+        return quoted("hf", "download", _repository(path), "--include", files, "--local-dir", path, *options)
+    if (EMBEDDED / files).is_file():
+        return quoted("cp", EMBEDDED / files, path / files)
+    part = files.partition("/")[0]
+    return (
+        quoted("cp", "-r", EMBEDDED / part, f"{path}/") if part in PARTS else quoted("cp", "-r", f"{EMBEDDED}/.", path)
+    )
+
+
+def fetch_weights(path: Path) -> str:
+    """The command that gets all weights again, those that look whole as well."""
+    if path == EMBEDDED:
+        return restore(EMBEDDED)
+    return fetch(path, "*/*.safetensors", *(() if _is_shapes(path) else ("--force-download",)))
 
 
 def _mend_folder(host: Host, fault: str) -> str:
@@ -63,7 +87,11 @@ def _mend_folder(host: Host, fault: str) -> str:
     # what lies there is something else: it stays, and the whole folder is fetched beside it
     beside = path.with_suffix("") if path.suffix else path
     target = beside.with_name(f"{beside.name}-diffusers") if path.exists() else path
-    get = f"hf download {repository(path)} --local-dir {quoted(target)} --exclude 'flux1-*.safetensors'"
+    if path.is_file() and path.suffix not in SINGLE_FILES:  # no model at all: it lies where none should
+        target = Path.cwd() / "models" / DEV.rpartition("/")[2]
+    get = f"hf download {_repository(path)} --local-dir {quoted(target)} --exclude 'flux1-*.safetensors'"
+    if _is_shapes(path):
+        get = quoted("cp", "-r", EMBEDDED, target)
     return get if target == path else f"{get} && {setting(host, 'gpu_daemon.model_path', str(target))}"
 
 
@@ -92,7 +120,7 @@ def _weights(host: Host, name: str) -> Iterator[Note]:
     if weights is None:
         raise NotChecked("the model folder is not one: see model.folder")
     dtypes = ", ".join(sorted(weights.dtypes))
-    original = _get(host.model_path, f"{name}/*")
+    original = fetch(host.model_path, f"{name}/*")
     files = f"{weights.files} file{'s' if weights.files > 1 else ''}"
     facts = f"{files}, {mib(weights.size)}, {weights.parameters / 1e6:,.1f} M numbers as {dtypes}"
     if found := weights.dtypes & QUANTISED:
@@ -113,7 +141,7 @@ def _mend_part(host: Host, name: str, fault: str) -> str:
 
 
 def _mend_file(path: Path, file: str, fault: str) -> str:
-    get = _get(path, file)
+    get = fetch(path, file)
     if "is code" in fault:
         return f"rm {quoted(path / file)}"
     if "git-LFS" in fault:
@@ -121,7 +149,7 @@ def _mend_file(path: Path, file: str, fault: str) -> str:
     if "Permission denied" in fault:
         return f"sudo chmod -R a+rX {quoted(path)}"
     if "web page" in fault:
-        return f"hf auth login && rm {quoted(path / file)} && {get}"
+        return f"{'' if _is_shapes(path) else 'hf auth login && '}rm {quoted(path / file)} && {get}"
     if "auto_map" in fault:
         return f"rm {quoted(path / file)} && {get}"
     if "a variant must be renamed" in fault:
@@ -169,7 +197,11 @@ def access(host: Host) -> Iterator[Note]:
     if not path.exists():
         raise NotChecked("there is no model folder: see model.folder")
     may, who = _reader(host)
-    closed = [found for found in _files(path) if not may(found, ENTER | READ if found.is_dir() else READ)]
+    closed = [
+        found
+        for found in _files(path)
+        if not _leads_nowhere(found) and not may(found, ENTER | READ if found.is_dir() else READ)
+    ]
     mend = f"sudo chmod -R a+rX {quoted(path)}"
     if blocked := next((top for top in reversed(path.parents) if not may(top, ENTER)), None):
         yield fail(f"{who} may not enter {blocked}", f"sudo chmod a+x {quoted(blocked)}")
@@ -178,6 +210,14 @@ def access(host: Host) -> Iterator[Note]:
         yield fail(f"{who} may not read {closed[0].relative_to(path.parent)}{more}", mend)
     else:
         yield ok(f"{who} may read all of it")
+
+
+def _leads_nowhere(path: Path) -> bool:
+    """Is it a link to what is not there? No mode mends that; where the file is needed, its part says so."""
+    try:
+        return path.is_symlink() and not path.exists()
+    except PermissionError:  # it leads where this user may not look
+        return False
 
 
 def _files(path: Path) -> Iterator[Path]:

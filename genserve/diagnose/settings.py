@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common.settings import DEFAULT_FILE, OLDER_NAMES, PREFIX, SettingFault
+from common.sockets import connectable
 from genserve.diagnose.finding import Note, check, fail, ok, quoted, warn
 from genserve.diagnose.host import ROUTER_UNIT, Host
 from genserve.diagnose.mend import edit, in_file, line_of, root, setting
@@ -35,7 +36,7 @@ def file(host: Host) -> Iterator[Note]:
         yield warn(f"everybody on this machine may change {path}", f"{root(path)}chmod o-w {quoted(path)}")
     if not faults:
         count = sum(source == path for source in host.settings.sources.values())
-        yield ok(f"{path} sets {count} values")
+        yield ok(f"{path} sets {count} value{'' if count == 1 else 's'}")
 
 
 def _mend_file(fault: SettingFault) -> str:
@@ -44,6 +45,9 @@ def _mend_file(fault: SettingFault) -> str:
     if not fault.place:  # it could not be read at all
         if not Path(path).exists():
             return f"unset {PREFIX}CONFIG"
+        if Path(path).is_dir():
+            inside = Path(path, DEFAULT_FILE.name)
+            return f"export {PREFIX}CONFIG={quoted(inside)}" if inside.is_file() else f"unset {PREFIX}CONFIG"
         if "Permission" in fault.message:
             return f"sudo chmod a+r {quoted(path)}"
         at = re.search(r"at line (\d+)", fault.message)
@@ -120,21 +124,22 @@ def conflicts(host: Host) -> Iterator[Note]:
     ):
         if listening[name] == listening[other] != 0:
             found = True
-            free = max(listening.values()) + 1
-            yield fail(
-                f"{name} and {other} are both port {listening[name]}", setting(host, name, f"tcp://127.0.0.1:{free}")
-            )
+            both, listening[name] = listening[name], max(listening.values()) + 1  # the next mend leaves it alone
+            mended = f"{ports[name].rpartition(':')[0]}:{listening[name]}"
+            yield fail(f"{name} and {other} are both port {both}", setting(host, name, mended))
     for name, wanted, whose in (
         ("gateway.router_endpoint", host.client_endpoint, "router.client_endpoint"),
         ("gpu_daemon.router_endpoint", host.worker_endpoint, "router.worker_endpoint"),
     ):
         section, _, key = name.partition(".")
-        given = getattr(host.settings.sections[section], key)
+        given, reached = getattr(host.settings.sections[section], key), connectable(wanted)
+        # One that listens everywhere is met at any address of its port.
+        apart = given != wanted if reached == wanted else given.rpartition(":")[2] != wanted.rpartition(":")[2]
         # `genserve up` tells its parts where the router listens; units read it from the settings.
         said = "default" not in (host.source(name), host.source(whose)) or (host.units / ROUTER_UNIT).exists()
-        if given != wanted and said and host.port is None and not host.router_elsewhere:
+        if apart and said and host.port is None and not host.router_elsewhere:
             found = True
-            yield fail(f"{name} is {given}, and {whose} {wanted}: they would not meet", setting(host, name, wanted))
+            yield fail(f"{name} is {given}, and {whose} {wanted}: they would not meet", setting(host, name, reached))
     if host.up.gpus and host.daemon.device:
         yield warn(
             f"up.gpus = {host.up.gpus!r} wins over gpu_daemon.device = {host.daemon.device!r} in `genserve up`",

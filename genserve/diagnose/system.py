@@ -21,16 +21,19 @@ TIMEX_BYTES = 512  # struct timex is smaller; `status` is its sixth field
 
 
 @check("system.clock", "The clock: not behind the files of this installation, and kept right by the network")
-def clock(_host: Host) -> Iterator[Note]:
+def clock(host: Host) -> Iterator[Note]:
     """Deadlines and times to live are kept across restarts as wall time."""
     made = max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
     now = wall_s()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    mend = "sudo timedatectl set-ntp true"
+    if not host.systemd_runs.exists():
+        mend = "sudo apt install chrony && sudo chronyd   # an NTP client; of a container: on its host"
     if now < made - 1:
         behind = datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%d")
-        yield fail(f"{shown} is before GenServe was installed ({behind})", "sudo timedatectl set-ntp true")
+        yield fail(f"{shown} is before GenServe was installed ({behind})", mend)
     elif _unsynchronised():
-        yield warn(f"{shown}; nothing keeps it right", "sudo timedatectl set-ntp true")
+        yield warn(f"{shown}; nothing keeps it right", mend)
     else:
         yield ok(shown)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from genserve.diagnose.finding import Check, Note, check, fail, ok, pip_install, quoted, warn
 from genserve.diagnose.host import Host, NotChecked
-from genserve.diagnose.model import repository
+from genserve.diagnose.model import fetch
 from genserve.diagnose.outside import ProbeFailed, probe
 from genserve.diagnose.requirements import restore
 from gpu_daemon.model_check import INDEX
@@ -28,7 +28,8 @@ def sentencepiece(host: Host) -> Iterator[Note]:
     host.need_model()
     found = _ask(host, "")
     for name, error in found["failed"].items():
-        yield fail(f"{name} cannot be imported: {error}", pip_install(name, options="--force-reinstall"))
+        told = warn if name in host.spared else fail
+        yield told(f"{name} cannot be imported: {error}", pip_install(name, options="--force-reinstall"))
     if not found["failed"]:
         yield ok(", ".join(f"{name} {version}" for name, version in found["versions"].items()))
 
@@ -83,10 +84,7 @@ def _ask(host: Host, part: str) -> Any:
 def _again(host: Host, part: str) -> str:
     if host.model_path == EMBEDDED:
         return restore(EMBEDDED)
-    get = quoted(
-        "hf", "download", repository(host.model_path), "--include", f"{part}/*", "--local-dir", host.model_path
-    )
-    return f"rm -r {quoted(host.model_path / part)} && {get}"
+    return f"rm -r {quoted(host.model_path / part)} && {fetch(host.model_path, f'{part}/*')}"
 
 
 CHECKS = (sentencepiece, *(_tokenizer(part) for part in OF))

@@ -4,11 +4,14 @@ The engine is ended afterwards, whatever happens. A GPU that a daemon serves is 
 """
 
 import hashlib
+import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +25,8 @@ from common.settings import LogSettings
 from common.sockets import Socket, pair_listener
 from genserve.diagnose.finding import Note, check, fail, ok
 from genserve.diagnose.host import Host, NotChecked
+from genserve.diagnose.model import fetch_weights
+from genserve.diagnose.outside import SAID_CHARS_MAX
 from gpu_daemon.devices import engine_environment
 from gpu_daemon.engine_messages import (
     ENGINE_TO_CONTROL,
@@ -43,6 +48,7 @@ PROMPT, SEED = "a large red star on a yellow background", 7
 DRAW_WITHIN_S = 120.0
 POLL_MS = 100
 MARGIN_S = 15.0
+WRONG_NUMBERS = re.compile("are not finite numbers|all black picture")  # an engine_error that weights make
 PNG = b"\x89PNG"
 MENDS = {
     "device_unavailable": "nvidia-smi; genserve diagnose --only gpus,environment",
@@ -95,6 +101,7 @@ class Trial:
         self._device = device
         self._ready = False
         self._aside = tempfile.TemporaryDirectory(prefix="genserve-trial-")  # torch leaves folders behind
+        self._said = Path(self._aside.name, "said")
         self._supervisor = Supervisor(
             self._command,
             engine_environment(device, {**host.env, "TMPDIR": self._aside.name}),
@@ -150,7 +157,16 @@ class Trial:
             log=LogSettings(level="error", format="json"),
             device=self._device,
         )
-        return [sys.executable, "-P", "-m", "gpu_daemon.engine", msgspec.json.encode(start).decode()]
+        # What it logs is not a person's to read here: the message says what is wrong.
+        aside = ["/bin/sh", "-c", 'exec "$@" >"$0" 2>&1', str(self._said)]
+        return [*aside, sys.executable, "-P", "-m", "gpu_daemon.engine", msgspec.json.encode(start).decode()]
+
+    def _last_words(self) -> str:
+        lines = self._said.read_text("utf-8", "replace").split("\n") if self._said.exists() else []
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        with suppress(ValueError, TypeError, KeyError):  # not of our own log, or without a traceback
+            last = json.loads(last)["traceback"].strip().split("\n")[-1]
+        return f": {last[:SAID_CHARS_MAX]}" if last else ""
 
     def _await(self, kind: type[Any], until: float) -> tuple[Any, list[bytes]]:
         """The next message of a kind, and its payload. Raises EngineLost."""
@@ -164,7 +180,9 @@ class Trial:
                     return message, frames[3:]
                 self._heed(message)
             elif how := self._supervisor.reap(monotonic_s()):
-                raise EngineLost(f"the engine {how}", "genserve diagnose --only environment,memory,gpus")
+                raise EngineLost(
+                    f"the engine {how}{self._last_words()}", "genserve diagnose --only environment,memory,gpus"
+                )
         raise EngineLost(
             f"nothing came of it in time ({kind.__name__.lower()}): gpu_daemon.engine_start_timeout_s = "
             f"{self._host.daemon.engine_start_timeout_s:g}",
@@ -177,6 +195,11 @@ class Trial:
                 self._host.say(f"{self._device.device}: {message.stage}, {message.fraction:.0%}")
             case Step():
                 self._host.say(f"{self._device.device}: drawing")
+            case Broken() | Undrawn() if message.code == "engine_error":
+                text = f"{message.code}: {message.message}"
+                if WRONG_NUMBERS.search(message.message):  # of weights that look whole
+                    raise EngineLost(text, fetch_weights(self._host.model_path))
+                raise EngineLost(f"{text}{self._last_words()}", "genserve diagnose --only environment,model,tokenizers")
             case Broken() | Undrawn():
                 mend = MENDS.get(message.code, "genserve diagnose --only environment,model,tokenizers")
                 next_step = ERRORS[message.code].next_step if message.code in ERRORS else ""

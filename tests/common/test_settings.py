@@ -114,3 +114,9 @@ def test_a_bad_file_stops_the_start(tmp_path: Path, text: str, said: str) -> Non
         load_settings(RouterSettings, env={"GENSERVE_CONFIG": str(file)})
     assert said in caught.value.message
     assert str(file) in caught.value.message
+
+
+def test_a_file_of_an_editor_that_marks_its_byte_order(tmp_path: Path) -> None:
+    file = tmp_path / "genserve.toml"
+    file.write_text("[router]\ngpu_queue_size = 7\n", "utf-8-sig")
+    assert load_settings(RouterSettings, env={"GENSERVE_CONFIG": str(file)}).settings.gpu_queue_size == 7

@@ -10,7 +10,7 @@ from genserve.diagnose.catalogue import chosen
 from genserve.diagnose.finding import Finding
 from genserve.diagnose.host import Host
 from genserve.diagnose.run import diagnose
-from gpu_daemon.model_folder import EMBEDDED
+from gpu_daemon.model_folder import CARD_FILE, EMBEDDED
 from tests.ports import free_ports
 
 
@@ -37,9 +37,11 @@ def look(only: str, *, quick: bool = True, **given: Any) -> dict[str, Finding]:
 
 
 def model(folder: Path) -> Path:
-    """A whole copy of the model inside GenServe, to be spoiled."""
+    """A whole model that came from elsewhere, to be spoiled: as the one inside GenServe, but for its name."""
     target = folder / "FLUX.1-copy"
     shutil.copytree(EMBEDDED, target)
+    card = target / CARD_FILE
+    card.write_text(card.read_text().replace('"genserve-shapes"', '"flux-copy"'))
     return target
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+from gpu_daemon.model_folder import EMBEDDED
 from tests.diagnose.looking import found, look, model
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -159,6 +160,12 @@ def test_a_checkpoint_file_in_place_of_a_folder(tmp_path: Path):
     found(finding, "fail", "single-file checkpoint (.safetensors)", f"export FLUX_MODEL_PATH={tmp_path}/flux1-dev-diff")
 
 
+def test_a_file_that_is_no_model_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    finding = look("model.folder", env={"FLUX_MODEL_PATH": "/etc/passwd"})["model.folder"]
+    found(finding, "fail", "/etc/passwd", f"--local-dir {tmp_path}/models/FLUX.1-dev ")
+
+
 def test_eight_bit_weights_are_worth_a_look(tmp_path: Path):
     folder = model(tmp_path)
     safetensors(folder / "vae" / WEIGHTS, [64], "F8_E4M3", 64)
@@ -204,6 +211,46 @@ def test_files_that_the_serving_user_may_not_read(tmp_path: Path):
     assert status == "fail"
     assert f"may not read FLUX.1-copy/vae/{WEIGHTS}" in detail
     assert fix == f"sudo chmod -R a+rX {folder}"
+
+
+def test_a_link_that_leads_nowhere_is_no_question_of_rights(tmp_path: Path):
+    folder = model(tmp_path)
+    (folder / "README.txt").symlink_to(tmp_path / "gone")
+    assert look("model.access", env={"FLUX_MODEL_PATH": str(folder)})["model.access"].status == "ok"
+
+
+COPIES: list[tuple[str, Spoil, str]] = [
+    ("model.transformer", truncated, f"cp {EMBEDDED}/transformer/{WEIGHTS} {{}}/transformer/{WEIGHTS}"),
+    ("model.transformer", shard_missing, f"cp -r {EMBEDDED}/transformer {{}}/"),
+    ("model.vae", lambda f: shutil.rmtree(f / "vae"), f"cp -r {EMBEDDED}/vae {{}}/"),
+    ("model.folder", lambda f: (f / "model_index.json").unlink(), f"cp -r {EMBEDDED} {{}}-diffusers && export FLUX"),
+    ("tokenizers.t5", lambda f: os.truncate(f / "tokenizer_2" / "spiece.model", 9), f"cp -r {EMBEDDED}/tokenizer_2 "),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "mend"), COPIES)
+def test_a_copy_of_the_model_inside_is_mended_from_there(name: str, spoil: Spoil, mend: str, tmp_path: Path):
+    folder = tmp_path / "shapes"
+    shutil.copytree(EMBEDDED, folder)
+    spoil(folder)
+    finding = look(name, env={"FLUX_MODEL_PATH": str(folder)})[name]
+    found(finding, "fail", "", mend.format(folder))
+    assert "hf download" not in finding.fix
+
+
+def test_weights_that_look_whole_and_are_not(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    """Only drawing tells; what the engine logs of it stays out of what is told."""
+    folder = tmp_path / "shapes"
+    shutil.copytree(EMBEDDED, folder)
+    with (folder / "vae" / WEIGHTS).open("r+b") as file:
+        (header,) = struct.unpack("<Q", file.read(8))
+        size = file.seek(0, os.SEEK_END) - 8 - header
+        file.seek(8 + header)
+        file.write(b"\xff" * size)  # none is a number
+    finding = look("engine.draw", env={"FLUX_MODEL_PATH": str(folder), "FLUX_GPUS": "cpu"}, quick=False)["engine.draw"]
+    found(finding, "fail", "are not finite numbers", f"cp -r {EMBEDDED}/. {folder}")
+    assert "the daemon's log" not in finding.detail
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_default_model_that_nobody_serves():

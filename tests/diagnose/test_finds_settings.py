@@ -59,6 +59,16 @@ def test_a_settings_file_that_is_named_and_not_there():
     found(finding, "fail", "/nowhere/genserve.toml cannot be read", "unset GENSERVE_CONFIG")
 
 
+def test_a_settings_file_that_is_a_folder(tmp_path: Path):
+    env = {"GENSERVE_CONFIG": str(tmp_path)}
+    found(look("settings.file", env=env)["settings.file"], "fail", "Is a directory", "unset GENSERVE_CONFIG")
+    (tmp_path / "genserve.toml").write_text("[router]\ngpu_queue_size = 9\n")
+    finding = look("settings.file", env=env)["settings.file"]
+    found(finding, "fail", "Is a directory", f"export GENSERVE_CONFIG={tmp_path}/genserve.toml")
+    finding = look("settings.file", env={"GENSERVE_CONFIG": f"{tmp_path}/genserve.toml"})["settings.file"]
+    assert finding.detail == f"{tmp_path}/genserve.toml sets 1 value"
+
+
 def test_a_settings_file_that_everybody_may_change(tmp_path: Path):
     path = tmp_path / "genserve.toml"
     path.write_text("[router]\n")
@@ -91,6 +101,28 @@ def test_a_conflict_in_a_file_is_mended_in_its_line(tmp_path: Path):
     path.write_text('[gateway]\nport = 12413\n[router]\nworker_endpoint = "tcp://127.0.0.1:12413"\n')
     finding = look("settings.conflicts", env={"GENSERVE_CONFIG": str(path)}, port=None)["settings.conflicts"]
     found(finding, "fail", "both port 12413", f"""sed -i '4s|=.*|= "tcp://127.0.0.1:12415"|' {path}""")
+
+
+def test_each_of_three_on_one_port_is_given_a_port_of_its_own():
+    env = {"GENSERVE_ROUTER_WORKER_ENDPOINT": "tcp://127.0.0.1:3001", "GENSERVE_GATEWAY_PORT": "3001"}
+    env["GENSERVE_ROUTER_CLIENT_ENDPOINT"] = "tcp://*:3001"
+    finding = look("settings.conflicts", env=env, port=None)["settings.conflicts"]
+    assert finding.fix.splitlines() == [
+        "export GENSERVE_ROUTER_WORKER_ENDPOINT=tcp://127.0.0.1:3002",
+        "export GENSERVE_ROUTER_CLIENT_ENDPOINT='tcp://*:3003'",
+    ]
+
+
+@pytest.mark.parametrize("everywhere", ["*", "0.0.0.0", "[::]"])
+def test_a_router_that_listens_everywhere_is_met_at_any_address_of_its_port(everywhere: str):
+    env = {"GENSERVE_ROUTER_WORKER_ENDPOINT": f"tcp://{everywhere}:3002"}
+    env["GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT"] = "tcp://127.0.0.1:3002"
+    assert look("settings.conflicts", env=env, port=None)["settings.conflicts"].status == "ok"
+    env["GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT"] = "tcp://127.0.0.1:3003"
+    finding = look("settings.conflicts", env=env, port=None)["settings.conflicts"]
+    own = "[::1]" if everywhere == "[::]" else "127.0.0.1"
+    found(finding, "fail", "they would not meet", "export GENSERVE_GPU_DAEMON_ROUTER_ENDPOINT=")
+    assert f"tcp://{own}:3002" in finding.fix
 
 
 def test_older_names_and_what_only_looks_like_them():

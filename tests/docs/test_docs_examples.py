@@ -2,8 +2,10 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,25 @@ def test_python_keeps_the_picture_as_it_forms(service: Service, tmp_path: Path) 
     assert len(set(previews)) == 4
     assert all(data.startswith(b"\xff\xd8\xff") for data in previews)
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_python_example_at_a_port_that_is_no_routers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n" + b"Server: x\r\n" * 40)
+                while connection.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        endpoint = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        done = run(sys.executable, "-P", str(EXAMPLES / "client.py"), "x", "x.png", endpoint, cwd=tmp_path)
+        thread.join()
+    assert done.returncode == 1
+    assert done.stderr == f"what listens at {endpoint} is no router's client port\n"
 
 
 def test_the_picture_as_it_forms_over_http(service: Service, tmp_path: Path) -> None:

@@ -254,3 +254,34 @@ def test_a_poison_job_is_listed_and_drawn_after_all(noop: Service) -> None:
     wait_for("running job", lambda: _job(noop, new_id)["state"] == "running")
     assert "is cancelled" in _genserve(noop, "jobs", "cancel", new_id)
     assert _job(noop, new_id)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("offset", [0, 2], ids=["http", "daemons"])
+def test_a_port_that_is_not_for_clients_is_told_from_one_that_is(noop: Service, offset: int, tmp_path: Path) -> None:
+    endpoint = f"tcp://127.0.0.1:{noop.port + offset}"
+    for words in (["status"], ["generate", "x"], ["jobs", "list"]):
+        done = subprocess.run(
+            [GENSERVE, *words, "--router", endpoint],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            timeout=30,
+        )
+        assert done.returncode == 1, words
+        wrong = f"genserve: what listens at {endpoint} is no router's client port: `genserve up` has that one above"
+        assert done.stderr.startswith(wrong), done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_burst_names_once_what_does_not_answer_as_it_should(noop: Service) -> None:
+    done = subprocess.run(
+        [GENSERVE, "burst", "--url", f"http://127.0.0.1:{noop.port + 1}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert f"what answers at http://127.0.0.1:{noop.port + 1} does not speak HTTP" in done.stderr
+    assert done.stderr.count(str(noop.port + 1)) == 1

@@ -324,6 +324,35 @@ def test_tables_fit_the_terminal(width: int) -> None:
         assert words in text
 
 
+def test_long_names_and_long_times_cut_nothing_at_80_columns() -> None:
+    made = [
+        request(
+            n, gpu=even(n), at=n * 0.001, wait=100.0 + n, took=75.5, width=1024, steps=28, door=("http", "zmq")[n % 2]
+        )
+        for n in range(40)
+    ]
+    whole = run(made, over="both")
+    names = [structs.replace(gpu, name=f"a-host-with-a-rather-long-name.example.org/cuda:{n}") for n, gpu in
+             enumerate(whole.gpus)]  # fmt: skip
+    text = told(structs.replace(whole, gpus=tuple(names)), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for words in ("share of the work", "idle*", "a step", "failed", "latency", "3 m 32 s"):
+        assert words in text
+
+
+def test_a_thousand_steps_a_second_are_told_as_a_number() -> None:
+    made = run([request(n, gpu=even(n), at=0.0, took=1.0, steps=100) for n in range(40)])
+    assert "39.6 a second, 3960 steps a second" in told(made, 80)
+
+
+def test_with_keys_the_doors_are_told_to_be_two_owners() -> None:
+    made = [request(n, gpu=even(n), door=("http", "zmq")[n % 2]) for n in range(40)]
+    for over, keyed, said in (("both", True, 1), ("both", False, 0), ("http", True, 0)):
+        whole = run(made, over=over, keyed=keyed)
+        assert [each.name for each in verdicts(whole, summary(whole))].count("owners") == said
+
+
 def test_the_page_needs_nothing_else_and_is_safe() -> None:
     made = mixed()
     html = page(made, summary(made), verdicts(made, summary(made)))

@@ -121,7 +121,7 @@ def test_a_router_that_comes_back_without_the_job_is_given_it_again(start: Calla
             "2",
         ),
         (lambda rid: Cancelled(rid=rid, job_id=JOB_ID, job=view("cancelled")), "cancelled", "abab"),
-        (lambda _: ErrorReply(code="protocol_error", message="no map"), "protocol_error", "no map"),
+        (lambda _: ErrorReply(code="protocol_error", message="no map"), "unavailable", "no map"),
     ],
 )
 def test_refusals_and_failures_keep_their_code(
@@ -149,6 +149,18 @@ def test_no_router_says_how_to_start_one() -> None:
     with pytest.raises(GenServeError, match="genserve up") as caught:
         draw("tcp://127.0.0.1:9", answer_timeout_s=0.3)
     assert caught.value.code == "unavailable"
+
+
+def test_an_answer_that_cannot_be_read_is_no_sign_of_another_port_once_a_router_was_met(
+    start: Callable[..., FakeRouter],
+) -> None:
+    def script(router: FakeRouter, message: Message) -> None:
+        accept(router, message)
+        router.say(ErrorReply(rid=getattr(message, "rid", ""), code="protocol_error", message="no map"))
+
+    with pytest.raises(GenServeError, match=r"^no map$") as caught:
+        draw(start(script).endpoint)
+    assert caught.value.code == "protocol_error"
 
 
 def test_a_router_that_falls_silent_is_given_up(

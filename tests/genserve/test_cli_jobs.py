@@ -21,6 +21,8 @@ from common.messages import (
     JobQuery,
     JobReply,
     JobSpec,
+    JobsQuery,
+    JobsReply,
     JobView,
     Message,
     Note,
@@ -30,7 +32,7 @@ from common.messages import (
     Submit,
 )
 from genserve.client import Client
-from genserve.jobs import check_id, job_page, letters_page
+from genserve.jobs import check_id, job_page, letters_page, whole_id
 from tests.common.samples import JOB, PICTURE
 from tests.genserve.fake_router import JOB_ID, FakeRouter, view
 
@@ -118,11 +120,37 @@ def test_no_dead_letters() -> None:
     assert "No job was given up" in _shown(letters_page([], now=NOW), 80)
 
 
-def test_ids_are_needed_whole() -> None:
+def test_what_is_no_id() -> None:
     assert check_id(JOB_ID) == JOB_ID
-    for text in ("", JOB_ID[:8], JOB_ID.upper(), JOB_ID + "0"):
+    assert check_id(JOB_ID[:8]) == JOB_ID[:8]
+    for text in ("", JOB_ID[:7], JOB_ID.upper(), JOB_ID + "0", "x" * 32):
         with pytest.raises(typer.BadParameter, match="no job id"):
             check_id(text)
+
+
+def test_the_first_digits_of_an_id_are_enough(start: Callable[..., FakeRouter]) -> None:
+    """Those that logs show: found among the jobs that one may see, and the dead letters."""
+    ids = [JOB_ID, "abababab" + "0" * 24, OTHER_ID]
+
+    def answer(message: Any) -> Message:
+        if isinstance(message, DeadLettersQuery):
+            return DeadLettersReply(rid=message.rid, letters=(view("failed", job_id="ef" * 16),), letters_total=1)
+        assert isinstance(message, JobsQuery)
+        return JobsReply(rid=message.rid, jobs=tuple(view(job_id=job_id) for job_id in ids), next_before=0)
+
+    router = _answers(start, answer)
+    with Client(router.endpoint) as client:
+        assert whole_id(client, OTHER_ID[:8]) == OTHER_ID
+        assert whole_id(client, JOB_ID[:9]) == JOB_ID
+        assert whole_id(client, "efefefef") == "ef" * 16
+        with pytest.raises(typer.BadParameter, match=f"begins the ids of 2 jobs: {ids[1]}, {ids[0]}"):
+            whole_id(client, JOB_ID[:8])
+        with pytest.raises(GenServeError, match="genserve jobs list") as raised:
+            whole_id(client, "12345678")
+        assert raised.value.code == "not_found"
+        heard = len(router.heard)
+        assert whole_id(client, "12" * 16) == "12" * 16
+        assert len(router.heard) == heard
 
 
 # --- the raw client ----------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert result.exit_code == status, result.output
         return result.output
 
-    assert 'server_key_file = "' in said("init", "--host", "here")
+    made = said("init", "--host", "here")
+    assert 'server_key_file = "' in made
+    assert "genserve keys new HOST --role daemon --folder k\n" in made
     assert "was there" in said("init")
     piped = cli.invoke(app, ["keys", "new", "host-b", "--role", "daemon", "-o", "-", "--folder", "k"])
     (tmp_path / "copied.key").write_text(piped.stdout)
@@ -162,7 +164,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert read_key(tmp_path / "copied.key").name == "host-b"
     assert not (tmp_path / "k/keys/host-b.key").exists()
     assert "gpu_daemon.key_file" in said("new", "host-c", "--role", "daemon")
-    assert "--replace" in said("new", "host-c", "--role", "daemon", status=1)
+    again = said("new", "host-c", "--role", "daemon", status=1)
+    assert "genserve keys new host-c --role daemon --replace --folder k\n" in again
+    nowhere = said("new", "host-d", "--role", "daemon", "-o", "no/x.key", status=1)
+    assert "there is no folder no: create it first" in nowhere
     assert "is revoked" in said("revoke", "host-c")
     assert "there is no key 'nobody'" in said("revoke", "nobody", status=1)
     listed = said("list", "--router", "tcp://127.0.0.1:1", "--key-file", "k/keys/client.key")

@@ -32,9 +32,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "ANSWER_TIMEOUT_S", 0.3)
 
 
-def run(*words: str, router: str = NOBODY, stdin: str = "") -> tuple[int, str]:
-    """The exit status and everything that is printed."""
-    env = {"COLUMNS": "160", "TERM": "dumb", "NO_COLOR": "1"}
+def run(*words: str, router: str = NOBODY, stdin: str = "", columns: str | None = "160") -> tuple[int, str]:
+    """The exit status and everything that is printed. `columns`: None: into a file."""
+    env = {"COLUMNS": columns, "TERM": "dumb", "NO_COLOR": "1"}
     result = CliRunner().invoke(app, ["logs", *words, "--router", router], env=env, input=stdin)
     assert not result.exception or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.output
@@ -190,6 +190,15 @@ def test_for_programs_each_line_is_one_object() -> None:
     assert lines == sorted(lines, key=lambda line: line["time"])
     assert {line["host"] for line in lines} == {"front", "gpu-7"}
     assert next(line["event"] for line in lines if not line["names_the_job"]) == "engine.died"
+
+
+def test_in_a_file_each_line_of_the_log_is_one_line(tmp_path: Path) -> None:
+    whole = run(JOB, "--file", str(journal_file(tmp_path)), columns=None)[1].splitlines()
+    narrow = run(JOB, "--file", str(journal_file(tmp_path)), columns="80")[1].splitlines()
+    assert len(narrow) > len(whole)
+    assert max(map(len, whole)) > 160
+    assert [line for line in whole if line != line.rstrip()] == []
+    row("\n".join(whole), f"http.request  method GET  path /v1/jobs/{JOB}  status 200", "elapsed_s", "times 3")
 
 
 def test_stdin_is_read_as_well() -> None:

@@ -99,8 +99,18 @@ def test_every_fact_fits(width: int) -> None:
     assert ("0.132 s" in text) == ("1 m 40 s ago" in text) == (width == 120)
 
 
+def test_hosts_of_one_name_are_told_apart_by_their_ids() -> None:
+    mine, theirs = worker(0), worker(0, worker_id="host-b/cuda:0")
+    text = shown(reply(mine, theirs, worker(1)), 120)
+    assert [line.split()[0] for line in text.splitlines() if "cuda:" in line] == [
+        "host-b/cuda:0",
+        "host/cuda:0",
+        "cuda:1",
+    ]
+
+
 def test_hosts_are_named_where_there_are_several() -> None:
-    assert "other/cuda:0" in shown(reply(worker(0), worker(0, host="other")), 120)
+    assert "other/cuda:0" in shown(reply(worker(0), worker(0, host="other", worker_id="other/cuda:0")), 120)
 
 
 def test_gpus_come_in_the_order_of_their_numbers() -> None:

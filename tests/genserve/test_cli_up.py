@@ -142,6 +142,7 @@ def test_the_first_signal_drains_and_the_second_stops_at_once(tmp_path: Path) ->
         try:
             wait_for("a running job", lambda: service.events("job.started"))
             processes = own_processes(service)
+            assert psutil.Process(service.process.pid).cmdline()[0] == f"genserve up --port {service.port}"
             service.process.send_signal(signal.SIGINT)
             wait_for("draining daemon", lambda: service.events("daemon.draining"))
             assert service.process.poll() is None
@@ -154,6 +155,7 @@ def test_the_first_signal_drains_and_the_second_stops_at_once(tmp_path: Path) ->
             client.wait()
         assert all_gone(processes)
         assert "Traceback" not in service.log_text()
+        assert "1 job waits for the next start" in service.log_text()
 
 
 def test_nothing_outlives_an_up_that_is_killed(tmp_path: Path) -> None:

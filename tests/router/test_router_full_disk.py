@@ -160,6 +160,23 @@ def test_no_room_for_a_picture(small_disk: Path, tmp_path: Path) -> None:
         _no_room(router, client, filler.unlink)
 
 
+def test_what_is_free_is_told_as_it_is_now(small_disk: Path, tmp_path: Path) -> None:
+    with router_process(
+        tmp_path, GENSERVE_ROUTER_STATE_DIR=str(small_disk / "state"), GENSERVE_ROUTER_DISK_FREE_MIN_MB="4"
+    ) as router:
+        client = router.start().client()
+
+        def told() -> str:
+            text: str = client.ask(b"STATUS", b"STATUS", rid="s")[0].get("storage_full", "")
+            return text
+
+        fill(small_disk, leave=3 * MIB + MIB // 2).rename(small_disk / "first")
+        wait_for("its being told", lambda: told().startswith("3 MiB are free"))
+        fill(small_disk)
+        wait_for("less being told", lambda: told().startswith("0 MiB are free"))
+        assert len(router.events("storage.full")) == 1
+
+
 def test_a_limit_on_the_size_of_files_counts_as_no_room(tmp_path: Path) -> None:
     with router_process(tmp_path, GENSERVE_ROUTER_JOURNAL_RESERVE_MB="1") as router:
         client = router.start().client()
