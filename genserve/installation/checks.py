@@ -6,6 +6,7 @@ Looks and reports; changes nothing.
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def need_environment(command: Path) -> Iterator[str]:
         yield f"the environment's path {command} has characters that a unit cannot hold: {MOVE}"
     elif hidden := next((top for top in HIDDEN if command.resolve().is_relative_to(top)), None):
         yield f"{command} lies in {hidden}, which the services do not see: {MOVE}"
+    elif unseen := next(_hidden_parts(command), None):
+        yield (
+            f"{unseen[0]} is part of this environment and lies in {unseen[1]}, which the services do not see: make the "
+            "environment with the system's own Python: /usr/bin/python3 -m venv /opt/genserve, and install GenServe "
+            "into it, not editable"
+        )
     elif os.geteuid() == 0 and (why := _refused_to_nobody(command)):
         yield f"the service users cannot run {command} ({why}): {MOVE}, or `chmod a+rX` what they may not read"
 
@@ -93,6 +100,16 @@ def told(check: Callable[[], object]) -> Iterator[str]:
         check()
     except GenServeError as error:
         yield error.message
+
+
+def _hidden_parts(command: Path) -> Iterator[tuple[Path, str]]:
+    """Of what `command` runs by, what lies where the services do not see it, and where that is.
+
+    The Python that an environment was made with may lie in a home (pyenv, uv), and so may what was installed editable.
+    """
+    own = command.parent == Path(sys.executable).parent
+    for part in [(command.parent / "python3").resolve(), *(Path(entry) for entry in sys.path if own and entry)]:
+        yield from ((part, top) for top in HIDDEN if part.is_relative_to(top))
 
 
 def _refused_to_nobody(command: Path) -> str:

@@ -111,8 +111,9 @@ def _unit(block: str) -> Unit:
 
 
 def _last_words(name: str) -> str:
-    """What its process wrote last; that it failed, systemd's own lines say, is known already."""
+    """What its process wrote last; what systemd says of it, where it wrote nothing: it may not have come to run."""
     run(("journalctl", "--sync"), check=False)
-    read = ("journalctl", "--unit", name, "_TRANSPORT=stdout", "--lines", str(LOG_LINES), "--output=cat", "--no-pager")
-    lines = "".join(f"\n    {line}" for line in run(read, check=False).strip().splitlines())
+    read = ("journalctl", "--unit", name, "--lines", str(LOG_LINES), "--output=cat", "--no-pager")
+    said = run((*read, "_TRANSPORT=stdout"), check=False).strip() or run(read, check=False).strip()
+    lines = "".join(f"\n    {line}" for line in said.splitlines())
     return f"Its last lines (more: journalctl -u {name} -e):{lines}"

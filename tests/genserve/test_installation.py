@@ -215,6 +215,25 @@ def test_an_environment_that_the_services_cannot_use_is_refused(command: str, wo
     assert words in fault
 
 
+def test_an_environment_of_a_python_in_a_home_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "HIDDEN", (str(tmp_path / "home"),))
+    for folder in (tmp_path / "home" / "pyenv", tmp_path / "opt" / "bin"):
+        folder.mkdir(parents=True)
+    python = tmp_path / "home" / "pyenv" / "python3.11"
+    python.touch()
+    (tmp_path / "opt" / "bin" / "python3").symlink_to(python)
+    (fault,) = checks.need_environment(tmp_path / "opt" / "bin" / "genserve")
+    assert str(python) in fault
+    assert "/usr/bin/python3 -m venv /opt/genserve" in fault
+
+
+def test_an_environment_with_packages_in_a_home_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "HIDDEN", (str(tmp_path),))
+    monkeypatch.syspath_prepend(tmp_path / "checkout")
+    (fault,) = checks.need_environment(Path(sys.executable).parent / "genserve")
+    assert f"{tmp_path / 'checkout'} is part of this environment" in fault
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user: run this test as root")
 def test_an_environment_that_the_service_users_cannot_read_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
