@@ -23,7 +23,7 @@ FIELDS = (
     "UnitFileState",
     "NeedDaemonReload",
 )
-COMMAND = re.compile(r"^ExecStart=(\S+)", re.MULTILINE)
+COMMAND = re.compile(r"^ExecStart=(\S+/genserve)\s", re.MULTILINE)  # genserve-devices runs only the system's
 RESTARTS_MANY = 5
 EXIT_CONFIG = "78"
 

@@ -18,6 +18,7 @@ import zmq
 
 from genserve.diagnose import disk, requirements, system
 from genserve.http_keys import HttpStore
+from genserve.installation.sources import COMMAND_PLACE
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look, model
 from tests.keyring import Keyring
@@ -357,8 +358,7 @@ class Systemd:
         self.units.mkdir(parents=True)
         for path in (ROOT / "systemd").glob("genserve*.*"):
             if path.suffix != ".conf":
-                text = re.sub(r"^ExecStart=\S+", f"ExecStart={GENSERVE}", path.read_text(), flags=re.MULTILINE)
-                (self.units / path.name).write_text(text)
+                (self.units / path.name).write_text(path.read_text().replace(COMMAND_PLACE, GENSERVE))
         self._program = folder / "bin" / "systemctl"
         self._program.parent.mkdir()
         self.given = {"etc": self.etc, "systemd_runs": folder}
@@ -379,7 +379,7 @@ def systemd(tmp_path: Path) -> Systemd:
 
 
 def test_units_in_order(systemd: Systemd):
-    findings = look("systemd.units,systemd.state", env=systemd.env, **systemd.given)
+    findings = look("systemd", env=systemd.env, **systemd.given)
     assert {finding.status for finding in findings.values()} == {"ok"}
     assert findings["systemd.state"].detail == "genserve-router.service active: 3 jobs wait"
 
@@ -420,9 +420,9 @@ def test_units_that_are_masked_outdated_or_run_what_is_gone(systemd: Systemd):
     finding = look("systemd.units", env=systemd.env, **systemd.given)["systemd.units"]
     found(finding, "fail", "genserve-gateway.service masked", "sudo systemctl unmask genserve-gateway.service")
     assert "genserve-router.service differ from those of this version" in finding.detail
-    router.write_text(text.replace(GENSERVE, "/gone"))
+    router.write_text(text.replace(GENSERVE, "/gone/genserve"))
     finding = look("systemd.command", env=systemd.env, **systemd.given)["systemd.command"]
-    found(finding, "fail", "runs /gone", "sudo genserve install")
+    found(finding, "fail", "runs /gone/genserve", "sudo genserve install")
 
 
 # --- the machine -------------------------------------------------------------------------------
