@@ -87,7 +87,7 @@ class Pair:
     def served(self, seed: int) -> Painting:
         """With the engine's backend."""
         job = order(self.backend, self.width, self.height, self.steps, seed)
-        return self.backend.draw(job, lambda _step, _steps, _step_s: None)
+        return self.backend.draw(job, lambda _step, _steps, _step_s, _preview: None)
 
 
 def main() -> None:

@@ -52,7 +52,8 @@ async def cost_kib(process: psutil.Process, url: str, streams: int) -> float:
         for answer in opened:
             await answer.content.readline()
         await asyncio.sleep(SETTLE_S)
-        return (process.memory_info().rss - before) / streams / 1024
+        grown: int = process.memory_info().rss - before
+        return grown / streams / 1024
 
 
 def asked_ms(url: str) -> float:

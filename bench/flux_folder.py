@@ -8,6 +8,7 @@ structure, to try the rest of a measurement with. Wants a GPU, unless --small.
 
 import argparse
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write(folder: Path, *, small: bool) -> None:
         T5.update(d_model=64, d_ff=64, num_heads=2, num_layers=1)
         VAE.update(block_out_channels=(32, 32, 32, 32), layers_per_block=1)
     device = "cpu" if small else "cuda"
-    parts = {
+    parts: dict[str, Callable[[], Any]] = {
         "transformer": lambda: FluxTransformer2DModel(**TRANSFORMER),
         "text_encoder": lambda: CLIPTextModel(CLIPTextConfig(**CLIP)),
         "text_encoder_2": lambda: T5EncoderModel(T5Config(**T5)),

@@ -17,7 +17,7 @@ import multiprocessing
 import re
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import msgpack
@@ -60,7 +60,7 @@ def over_http(port: int, path: str, method: str = "POST") -> Opened:
     request = "\r\n".join((*heads, "", "")).encode() + body
 
     @contextlib.asynccontextmanager
-    async def opened(connections: int):  # noqa: ANN202  # as declared above
+    async def opened(connections: int) -> AsyncGenerator[list[Ask]]:
         streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(connections)]
 
         def asking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Ask:
@@ -87,7 +87,7 @@ def over_zmq(port: int) -> Opened:
     """One DEALER; a call submits one job, or asks the echo, and waits for its end."""
 
     @contextlib.asynccontextmanager
-    async def opened(connections: int):  # noqa: ANN202  # as declared above
+    async def opened(connections: int) -> AsyncGenerator[list[Ask]]:
         context = zmq.asyncio.Context()
         dealer = context.socket(zmq.DEALER)
         dealer.connect(f"tcp://127.0.0.1:{port}")

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgpack
 import structlog
@@ -67,7 +67,7 @@ def router(journal: str, folder: Path) -> Iterator[int]:
 
 def introduce_model(port: int) -> None:
     """Register as a daemon that takes no job."""
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.connect(f"tcp://127.0.0.1:{port}")
     device = {"device": "cpu", "kind": "cpu"}
     register = {"worker_id": "w", "boot_id": "b", "nonce": "n", "host": "h", "device": device, "models": [CARD]}
@@ -78,7 +78,7 @@ def introduce_model(port: int) -> None:
 
 def clients(port: int, count: int, window: int, pipe: Connection) -> None:
     """Told how many jobs, have them accepted and say so; until told 0."""
-    context = zmq.Context.instance()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     dealers = [context.socket(zmq.DEALER) for _ in range(count)]
     poller = zmq.Poller()
     for dealer in dealers:
@@ -142,7 +142,7 @@ def commit_us(folder: Path) -> dict[int, float]:
     """Median microseconds of a commit, by the number of jobs in it."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     journal = SqliteJournal(folder, disk_free_min_mb=0, reserve_mb=1, logger=structlog.get_logger())
-    facts = {k: JOB[k] for k in ("prompt", "width", "height", "seed")}
+    facts: dict[str, Any] = {k: JOB[k] for k in ("prompt", "width", "height", "seed")}
     order = JobOrder(
         **facts, negative_prompt="", model="m", drawn_width=1024, drawn_height=1024, steps=28, guidance_scale=3.5,
         true_cfg_scale=1.0, priority=0, client="", save=False,

@@ -81,7 +81,7 @@ def bare_aiohttp(port: int, answer_bytes: int) -> None:
 
 def bare_zmq(port: int, answer_bytes: int) -> None:
     """A ROUTER that answers each message with as many bytes as a RESULT has. Runs until killed."""
-    echo = zmq.Context.instance().socket(zmq.ROUTER)
+    echo: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
     echo.bind(f"tcp://127.0.0.1:{port}")
     answer = b"x" * answer_bytes
     while True:
@@ -157,7 +157,7 @@ def post(port: int, path: str) -> Callable[[], bytes]:
 
 def submit(port: int) -> Callable[[], bytes]:
     """A call that submits JOB over raw ZeroMQ and waits for its RESULT; its answer is header and payload."""
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.connect(f"tcp://127.0.0.1:{port}")
     frames = [b"GS1", b"SUBMIT", msgpack.packb({"rid": "1", "job": JOB})]
 
@@ -175,7 +175,7 @@ def submit(port: int) -> Callable[[], bytes]:
 
 def echo(port: int) -> Callable[[], bytes]:
     """A call that makes one bare ZeroMQ round trip."""
-    dealer = zmq.Context.instance().socket(zmq.DEALER)
+    dealer: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
     dealer.connect(f"tcp://127.0.0.1:{port}")
     frames = [b"GS1", b"SUBMIT", msgpack.packb({"rid": "1", "job": JOB})]
 

@@ -80,13 +80,13 @@ def draw(spans: list[Taken]) -> str:
         f'<style>{STYLE}</style><rect class="paper" width="{WIDTH_PX}" height="{height}"/>',
         f'<text x="16" y="24" font-weight="600">trace {rows[0][1].trace_id}</text>',
     ]
-    for label, css, at in (
+    for label, css, left in (
         ("gateway", "g", 640),
         ("router", "r", 730),
         ("engine, as its router heard of it", "e", 805),
     ):
-        parts.append(f'<rect class="{css}" x="{at - 16}" y="14" width="11" height="11" rx="2"/>')
-        parts.append(f'<text class="soft" x="{at}" y="24">{label}</text>')
+        parts.append(f'<rect class="{css}" x="{left - 16}" y="14" width="11" height="11" rx="2"/>')
+        parts.append(f'<text class="soft" x="{left}" y="24">{label}</text>')
     step_s = _round_step((end - begin) / GRID)
     count = int((end - begin) / step_s) + 1
     for index in range(count):
@@ -114,7 +114,7 @@ def _row(depth: int, span: Taken, top: float, x: Callable[[float], float]) -> st
 
 
 def _round_step(step_s: float) -> float:
-    sizes = [scale * 10**power for power in range(-6, 4) for scale in (1, 2, 5)]
+    sizes = [scale * 10.0**power for power in range(-6, 4) for scale in (1, 2, 5)]
     return next(size for size in sizes if size >= step_s)
 
 
