@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from genserve.burst import words
-from genserve.flags import ClientKey, Router, gateway_url, router_address
+from genserve.flags import ApiKey, ClientKey, Router, api_key, gateway_url, router_address
 
 REQUESTS_MAX = 20_000  # as many ended jobs as a router remembers: more could not be asked after
 CONCURRENCY_MAX = 1000
@@ -78,6 +78,7 @@ def burst(
     rate: Rate = None,
     over: Over = "http",
     url: Url = None,
+    api_key_: ApiKey = None,
     router_: Router = None,
     key_file: ClientKey = None,
     sizes: Sizes = "auto",
@@ -104,12 +105,12 @@ def burst(
     from genserve.burst.record import Options  # noqa: PLC0415  # keeps --help quick
     from genserve.burst.run import burst as run  # noqa: PLC0415  # keeps --help quick
 
-    router = router_address(router_, key_file)
+    router, key = router_address(router_, key_file), api_key(api_key_)
     options = Options(
         over=over,
         url=gateway_url(url),
         router=router.endpoint,
-        keyed=router.key is not None,
+        keyed=router.key is not None or bool(key),
         requests=requests,
         concurrency=0 if rate is not None else concurrency or CONCURRENCY,
         rate_per_s=0.0 if rate is None else words.parse_rate(rate),
@@ -124,7 +125,7 @@ def burst(
         timeout_s=timeout,
         warm_up=warm_up,
     )
-    raise typer.Exit(run(options, router, as_json=as_json, report_path=report))
+    raise typer.Exit(run(options, router, key, as_json=as_json, report_path=report))
 
 
 def _check(rate: str | None, concurrency: int | None, clients: int, report: Path | None) -> None:

@@ -38,11 +38,14 @@ class Outcome:
 class FirstPicture:
     """Drawn once; `outcome` is None until it has ended."""
 
-    def __init__(self, host: str, port: int, folder: Path) -> None:
+    def __init__(self, host: str, port: int, folder: Path, api_key: str) -> None:
         self._connection = http.client.HTTPConnection(host, port)
         self._path = folder.absolute() / NAME
         self._thread = threading.Thread(target=self._run, name="first-picture", daemon=True)
         self._prompt = PROMPT
+        self._headers = {"Content-Type": "application/json"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
         self.outcome: Outcome | None = None
 
     def start(self, *, embedded: bool) -> None:
@@ -63,7 +66,7 @@ class FirstPicture:
 
     def _draw(self) -> Outcome:
         body = json.dumps({"prompt": self._prompt, "seed": SEED, "priority": PRIORITY})
-        self._connection.request("POST", ROUTE, body, {"Content-Type": "application/json"})
+        self._connection.request("POST", ROUTE, body, self._headers)
         response = self._connection.getresponse()
         answer: dict[str, Any] = json.loads(response.read())
         if response.status != http.client.OK:

@@ -13,6 +13,7 @@ import typer
 from msgspec import Meta
 
 from common.settings import (
+    API_KEY_VARIABLE,
     OLDER_NAMES,
     PREFIX,
     ClientSettings,
@@ -42,6 +43,16 @@ Router = Annotated[
         metavar="ENDPOINT",
         show_default=False,
         help="the router's client endpoint \\[default: tcp://127.0.0.1:12412] [GENSERVE_GATEWAY_ROUTER_ENDPOINT]",
+    ),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        show_default=False,
+        help="a key of HTTP, where it asks for one; the variable is not seen by who lists processes "
+        "\\[GENSERVE_API_KEY]",
     ),
 ]
 
@@ -85,6 +96,15 @@ def gateway_url(flag_: str | None) -> str:
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", flag_):
         raise typer.BadParameter(f"{flag_!r} is not http://HOST:PORT, e.g. http://127.0.0.1:12411", param_hint="--url")
     return flag_.rstrip("/")
+
+
+def api_key(flag_: str | None) -> str:
+    """The key of `--api-key`, else of the environment; '' for none."""
+    key = flag_ if flag_ is not None else os.environ.get(API_KEY_VARIABLE, "").strip()
+    if not re.fullmatch(r"[!-~]*", key):
+        where = "--api-key" if flag_ is not None else API_KEY_VARIABLE
+        raise typer.BadParameter("it has characters that no key has, e.g. a space or a line's end", param_hint=where)
+    return key
 
 
 def client_endpoint(flag_: str | None) -> str:

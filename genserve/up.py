@@ -22,6 +22,7 @@ from common.process import EXIT_CONFIG, EXIT_OK, name_process, on_stop_signals
 from genserve.children import Children, Exit
 from genserve.client import Client, RouterAddress
 from genserve.first_picture import ROUTE, FirstPicture, gateway_answers
+from genserve.flags import api_key
 from genserve.parts import Plan, plan
 from genserve.stages import ReadyNews, Stages, show_ready
 
@@ -77,8 +78,9 @@ class Up:
         router = RouterAddress(the_plan.client_endpoint, the_plan.client_key)
         self._client = Client(router, answer_timeout_s=ANSWER_TIMEOUT_S)
         folder = Path(the_plan.output_dir)
-        first_picture = first_picture and not the_plan.http_keys  # of which it has none
-        self._picture = FirstPicture(the_plan.http_host, the_plan.http_port, folder) if first_picture else None
+        key = api_key(None)
+        first_picture = first_picture and (bool(key) or not the_plan.http_keys)
+        self._picture = FirstPicture(the_plan.http_host, the_plan.http_port, folder, key) if first_picture else None
         names = [part.name for part in the_plan.parts] + ([PICTURE] if first_picture else [])
         self._stages = Stages(names, console)
         on_line = _write_line if watched else self._stages.tell  # else it is what they say on stderr
@@ -181,7 +183,7 @@ class Up:
             warning=warning,
             generate=shlex.join([*own_command(), "generate", TRY_PROMPT, "-o", "picture.png", *router]),
             curl=f"curl {self._plan.http_url}{ROUTE} -H 'Content-Type: application/json' "
-            + """-H "Authorization: Bearer $KEY" """ * self._plan.http_keys
+            + """-H "Authorization: Bearer $GENSERVE_API_KEY" """ * self._plan.http_keys
             + f"""-d '{{"prompt": "{TRY_PROMPT}"}}'""",
             status=shlex.join([*own_command(), "status", *router]),
             note=EMBEDDED_NOTE if _all_embedded(status) else "",

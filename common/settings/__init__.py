@@ -9,6 +9,7 @@ GENSERVE_<SECTION>_<KEY>; three older names go on working, see OLDER_NAMES.
 """
 
 from common.settings.loading import (
+    API_KEY_VARIABLE,
     DEFAULT_FILE,
     PREFIX,
     Examined,
@@ -32,6 +33,7 @@ from common.settings.sections import (
 )
 
 __all__ = [
+    "API_KEY_VARIABLE",
     "DEFAULT_FILE",
     "OLDER_NAMES",
     "PREFIX",

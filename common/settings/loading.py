@@ -18,6 +18,7 @@ from common.settings.words import right
 
 DEFAULT_FILE = Path("/etc/genserve/genserve.toml")
 PREFIX = "GENSERVE_"
+API_KEY_VARIABLE = f"{PREFIX}API_KEY"  # no setting: what a client of HTTP says who it is with
 
 S = TypeVar("S", bound=Section)
 
@@ -136,7 +137,7 @@ def _read_environment(env: Mapping[str, str], values: Values) -> Iterator[Settin
         if env.get(variable, "").strip():
             values[name][key] = (env[variable].strip(), variable)
     for variable in sorted(env):
-        if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+        if not variable.startswith(PREFIX) or variable in (f"{PREFIX}CONFIG", API_KEY_VARIABLE):
             continue
         if variable in names:
             name, key = names[variable]

@@ -23,13 +23,14 @@ class HttpDoor:
 
     name = "http"
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, api_key: str) -> None:
         self.address = url
         self._model = model
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     async def open(self) -> None:
         """Open no more than a session: connections are made as they are needed."""
-        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=self._headers)
 
     async def close(self) -> None:
         """Hang up."""

@@ -17,7 +17,7 @@ class Options(Struct, frozen=True, kw_only=True):
     over: str  # http | zmq | both
     url: str
     router: str
-    keyed: bool = False  # it comes in at the router with a key of its own
+    keyed: bool = False  # it comes in with a key, of the router or of HTTP
     requests: int
     concurrency: int  # requests under way at one time; 0: they come by `rate_per_s`
     rate_per_s: float  # of Poisson arrivals; 0: by `concurrency`

@@ -17,7 +17,7 @@ from common.clock import wall_s
 from common.errors import ERRORS, GenServeError
 from common.log import configure
 from common.messages import RouterStats, StatusReply
-from common.settings import LogSettings
+from common.settings import API_KEY_VARIABLE, LogSettings
 from genserve.burst.door import Door, Trouble
 from genserve.burst.http_door import HttpDoor
 from genserve.burst.live import Live
@@ -37,14 +37,22 @@ from genserve.status import shown_names
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as a shell reports an end by SIGINT
 WARM_UP_MAX = 32
+REFUSED = ("invalid_api_key", "forbidden")
+KEY_NEEDED = (
+    "Make a key that may read and generate with `sudo genserve keys add-http NAME` where the gateway runs, then "
+    f"export {API_KEY_VARIABLE}=KEY"
+)
 
 
-def burst(options: Options, router: RouterAddress, *, as_json: bool, report_path: Path | None) -> int:
-    """Carry it out and tell; the exit status: 1 where a request got no picture that was to get one."""
+def burst(options: Options, router: RouterAddress, api_key: str, *, as_json: bool, report_path: Path | None) -> int:
+    """Carry it out and tell; the exit status: 1 where a request got no picture that was to get one.
+
+    `api_key`: of HTTP, '' for none; it is told to the gateway alone.
+    """
     err = Console(stderr=True)
     configure("burst", LogSettings(level="error"), stream=sys.stderr)  # of the link: what it does is told by the ends
     try:
-        run = asyncio.run(_measure(options, router, err))
+        run = asyncio.run(_measure(options, router, api_key, err))
     except KeyboardInterrupt:  # before it had begun, or a second one
         err.print("stopped")
         return EXIT_INTERRUPTED
@@ -65,9 +73,9 @@ def burst(options: Options, router: RouterAddress, *, as_json: bool, report_path
     return EXIT_FAILED if figures.failed else 0
 
 
-async def _measure(options: Options, router: RouterAddress, err: Console) -> Run:
+async def _measure(options: Options, router: RouterAddress, api_key: str, err: Console) -> Run:
     """Raises GenServeError where nothing can be measured."""
-    doors = _doors(options, router)
+    doors = _doors(options, router, api_key)
     for door in doors.values():
         await door.open()
     try:
@@ -103,10 +111,10 @@ async def _measure(options: Options, router: RouterAddress, err: Console) -> Run
     return run
 
 
-def _doors(options: Options, router: RouterAddress) -> Mapping[str, Door]:
+def _doors(options: Options, router: RouterAddress, api_key: str) -> Mapping[str, Door]:
     doors: dict[str, Door] = {}
     if options.over in ("http", "both"):
-        doors["http"] = HttpDoor(options.url, options.model)
+        doors["http"] = HttpDoor(options.url, options.model, api_key)
     if options.over in ("zmq", "both"):
         doors["zmq"] = RawDoor(router, options.model)
     return doors
@@ -116,6 +124,8 @@ async def _status(door: Door) -> StatusReply:
     try:
         return await door.status()
     except Trouble as trouble:
+        if trouble.code in REFUSED:
+            raise GenServeError("forbidden", f"{door.address}: {trouble.message}. {KEY_NEEDED}") from trouble
         flag = "--url http://HOST:PORT" if door.name == "http" else "--router tcp://HOST:PORT"
         named = door.address in trouble.message
         raise GenServeError(

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -178,3 +179,56 @@ def test_up_starts_where_it_is_said_that_anybody_may(tmp_path: Path) -> None:
     env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(tmp_path / "none.toml")}
     with running(tmp_path, *NOOP, *EVERYWHERE, "--no-auth", env=env) as service:
         assert service.post("/v1/jobs", SHORT, headers={"Authorization": "Bearer whatever"})[0] == 202
+
+
+def burst_command(keyed: Keyed, tmp_path: Path, **env: str) -> "subprocess.CompletedProcess[str]":
+    report = str(tmp_path / "burst.html")
+    words = ["--url", f"http://127.0.0.1:{keyed.service.port}", "-n", "3", "-c", "2", "--steps", "1", "--warm-up", "0"]
+    return subprocess.run(
+        [GENSERVE, "burst", *words, "--json", "--report", report],
+        env=clean_environment() | env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S,
+    )  # fmt: skip
+
+
+def test_burst_asks_with_its_key_and_tells_it_to_nobody(keyed: Keyed, tmp_path: Path) -> None:
+    text = keyed.texts["alice"]
+    done = burst_command(keyed, tmp_path, GENSERVE_API_KEY=text)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["summary"]["done"] == 3
+    assert text not in done.stdout + done.stderr + (tmp_path / "burst.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [({}, "this service needs a key"), ({"GENSERVE_API_KEY": "gs-wrong"}, "no key of this service")],
+)
+def test_burst_without_the_right_key_says_what_to_do(
+    keyed: Keyed, tmp_path: Path, env: dict[str, str], said: str
+) -> None:
+    refused = burst_command(keyed, tmp_path, **env)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert "genserve keys add-http NAME" in refused.stderr
+    assert "GENSERVE_API_KEY" in refused.stderr
+    assert "gs-wrong" not in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_burst_with_a_key_that_may_not_read(keyed: Keyed, tmp_path: Path) -> None:
+    refused = burst_command(keyed, tmp_path, GENSERVE_API_KEY=keyed.texts["bob"])
+    assert "this needs the right read" in refused.stderr
+
+
+def test_up_draws_its_first_picture_with_the_key_of_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "http-keys.toml"
+    text = keys_command(file, "add-http", "me").stdout.strip()
+    env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(file), "GENSERVE_API_KEY": text}
+    words = [GENSERVE, "up", *NOOP, *EVERYWHERE, "--port", str(free_ports()), "--state-dir", str(tmp_path / "state")]
+    with subprocess.Popen(
+        words, cwd=tmp_path, env=clean_environment() | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as up:
+        wait_for("first picture", (tmp_path / "output" / "first-picture.png").exists)
+        up.send_signal(signal.SIGINT)
+        said, _ = up.communicate(timeout=TIMEOUT_S)
+    assert up.returncode == 0, said
+    assert text not in said
