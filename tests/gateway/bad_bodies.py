@@ -102,7 +102,7 @@ BAD_BODIES: list[BadBody] = [
             headers={"Content-Encoding": "gzip"}, status=415, code="unsupported", says="must not be compressed"),
     BadBody("deflated", b'{"prompt": "a"}', "Content-Encoding",
             headers={"Content-Encoding": "deflate"}, status=415, code="unsupported", says="must not be compressed"),
-    BadBody("foreign-host", b'{"prompt": "a"}', "Host", headers={"Host": "evil.example"}, status=403, says="loopback"),
+    BadBody("foreign-host", b'{"prompt": "a"}', "Host", headers={"Host": "evil.example"}, status=403, says="localhost"),
     BadBody("foreign-origin", b'{"prompt": "a"}', "Origin", headers={"Origin": "http://evil.example"},
             status=403, says="same origin"),
     BadBody("long-client", b'{"prompt": "a"}', "X-GenServe-Client", headers={"X-GenServe-Client": "x" * 129},
