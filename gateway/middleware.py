@@ -27,6 +27,7 @@ from gateway.sse import OPEN_STREAM, EventStream
 PREFLIGHT_AGE_S = 600
 EXPOSED = "Location, Retry-After, X-Request-Id"
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
+POLLED = ("/v1/status", "/page/")  # by every open page; only what goes wrong with them is worth a line
 SHOWN_PATH_CHARS_MAX = 120
 HUNG_UP = 499  # the status, in the metrics alone, of a request whose client did not wait
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
@@ -236,7 +237,8 @@ def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> N
     if caller is not None and caller.key is not None:
         fields["caller"] = caller.key.name
     gateway = request.app[GATEWAY]
-    level = "debug" if request.path in QUIET_PATHS else "error" if status >= 500 else "info"
+    quiet = request.path in QUIET_PATHS or (status < 400 and request.path.startswith(POLLED))
+    level = "debug" if quiet else "error" if status >= 500 else "info"
     refused = 400 <= status < 500 or status == HTTPStatus.SERVICE_UNAVAILABLE
     if refused and "job_id" not in fields:  # of refusals that are alike one line a second
         gateway.lines.write(level, "http.request", **fields)

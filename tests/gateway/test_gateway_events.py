@@ -120,6 +120,20 @@ async def test_failed_and_cancelled_ends(door: Door, router: FakeRouter) -> None
         assert (await stream.until("job.cancelled"))["job"]["state"] == "cancelled"
 
 
+async def test_what_is_expected_of_a_job_that_waits_is_no_step(door: Door, router: FakeRouter) -> None:
+    job_id = await waiting_job(door, router)
+    router.jobs[job_id].view = structs.replace(router.jobs[job_id].view, state="queued", position=3)
+    async with following(door, job_id) as stream:
+        first = await stream.next()
+        assert first is not None
+        assert first["job"]["eta_s"] is None
+        for _ in range(2):  # the second says nothing new
+            moves(router, job_id, 0)
+        assert await stream.next() == {"type": "job.state", "job": first["job"] | {"eta_s": 1.5}}
+        router.finish(job_id)
+        assert (await stream.next() or {})["type"] == "job.done"
+
+
 async def test_who_comes_back_has_missed_nothing(door: Door, router: FakeRouter) -> None:
     job_id = await waiting_job(door, router)
     async with following(door, job_id) as stream:
