@@ -155,9 +155,9 @@ def _check_browser(request: web.Request, access: Access) -> None:
     if foreign and request.method not in _SAFE_METHODS:
         raise HttpError(
             403,
-            f"pages of {origin[:80]!r} may not use this service; call it from the same origin, or have the operator "
-            "name the origin (gateway.cors_origins)",
+            f"pages of {origin[:80]!r} may not use this service, only those of the same origin",
             param="Origin",
+            next_step="call it from the same origin, or have the operator name this one (gateway.cors_origins)",
         )
 
 
