@@ -166,10 +166,10 @@ class Following:
         if job is None:
             return
         stands = (news.state, news.position) == (job.state, job.position)
+        if stands and job.state == "running":
+            followed.log.add(events.step(news))
         if news.preview is not None:
             followed.log.add(events.preview(news, b"".join(payload)))
-        elif stands and job.state == "running":
-            followed.log.add(events.step(news))
         if not stands:
             self._send(followed.watch)  # to be told the whole job: its device, since when, how often tried
             return

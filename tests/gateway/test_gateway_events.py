@@ -91,6 +91,7 @@ async def test_a_job_from_where_it_stands_to_its_end(door: Door, router: FakeRou
         moves(router, job_id, 1)
         assert await stream.next() == {"type": "job.step", "id": job_id, "step": 1, "steps": 4, "eta_s": 1.5}
         moves(router, job_id, 2, b"a picture")
+        assert (await stream.next() or {}).get("step") == 2, "who shows a bar needs no preview"
         preview = await stream.next()
         assert preview is not None
         assert (preview["type"], preview["index"], preview["b64_json"]) == ("job.preview", 2, "YSBwaWN0dXJl")
