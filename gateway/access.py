@@ -27,6 +27,11 @@ READ = frozenset({"/v1/status", "/status", "/gpu/load", "/config", "/devices", "
 MODELS = ("/v1/models", "/models")
 
 
+def is_open(path: str) -> bool:
+    """Is it told to everybody, with a key or without?"""
+    return path in OPEN or path.startswith(OPEN_BEGINNINGS)
+
+
 class Access:
     """Decides on each request. Used on one event loop, between `start` and `stop`."""
 
@@ -58,7 +63,7 @@ class Access:
         if not self.asks_for_keys:
             return ANYBODY
         path = request.path
-        if path in OPEN or path.startswith(OPEN_BEGINNINGS) or request.method == "OPTIONS":
+        if is_open(path) or request.method == "OPTIONS":
             return ANYBODY
         caller = caller_of(key_text(request.headers), self._known)
         if not path.startswith(MODELS):  # which whoever has a key may know

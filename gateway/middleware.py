@@ -25,7 +25,7 @@ from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, sta
 from gateway.sse import OPEN_STREAM, EventStream
 
 PREFLIGHT_AGE_S = 600
-EXPOSED = "Location, Retry-After, X-Request-Id"
+EXPOSED = "Location, Retry-After, retry-after-ms, x-should-retry, X-Request-Id"
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
 POLLED = ("/v1/status", "/page/")  # by every open page; only what goes wrong with them is worth a line
 SHOWN_PATH_CHARS_MAX = 120

@@ -11,8 +11,8 @@ from genserve.flags import ClientKey, Router, router_address
 EPILOG = (
     "Examples:\n"
     '  genserve generate "a red circle" -o circle.png\n'
-    '  genserve generate "a lighthouse at dusk" --size 1024x768 --steps 28 --seed 7\n'
-    '  genserve generate "a lighthouse at dusk" --previews 3\n'
+    '  genserve generate "a large red star above a small blue ring" --size 192x128 --seed 7\n'
+    '  genserve generate "a yellow heart" --previews 3\n'
     '  genserve generate "a red door" --image house.jpg --mask door.png -o red.jpg'
 )
 

@@ -6,6 +6,7 @@ Pure. Knows JSON and structs; knows no dialect. `null` means that the field was 
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, TypeVar
@@ -15,6 +16,7 @@ from msgspec import Meta, Struct
 
 from common.errors import GenServeError
 from common.messages import NEGATIVE_PROMPT_CHARS_MAX, PREVIEWS_MAX, PROMPT_CHARS_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX
+from gateway.dialects.errors import HttpError
 
 Prompt = Annotated[str, Meta(max_length=PROMPT_CHARS_MAX)]
 NegativePrompt = Annotated[str, Meta(max_length=NEGATIVE_PROMPT_CHARS_MAX)]
@@ -30,6 +32,16 @@ Priority = Annotated[int, Meta(ge=-10, le=10)]
 Deadline = Annotated[float, Meta(gt=0, le=1e7)]  # seconds from acceptance to the picture
 
 SHOWN_CHARS_MAX = 40  # of a wrong value or name, in its error
+WHOLE_BODY = 'send one JSON object, e.g. {"prompt": "a red circle"}, with the header Content-Type: application/json'
+_EXPECTED = re.compile(r"\b(expected|got) ([a-z]+(?: \| [a-z]+)*)")
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
 INT_DIGITS_MAX = 40  # far beyond every bound; a longer number is too large, whatever it is
 
 
@@ -85,7 +97,7 @@ def show(value: object) -> str:
     """A value as an error message quotes it: short, and never a whole prompt."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
-    text = repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     if isinstance(value, str) and len(text) > SHOWN_CHARS_MAX:
         return f"{text[:SHOWN_CHARS_MAX]}…' ({len(value)} characters)"
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}…"
@@ -99,11 +111,11 @@ def _read_object(body: bytes) -> dict[str, Any]:
     try:
         value = _decoder.decode(body.decode())
     except ValueError as error:  # of JSON, or of UTF-8
-        raise GenServeError("invalid_request", f"the body is not valid JSON in UTF-8: {error}") from None
+        raise HttpError(400, f"the body is not valid JSON in UTF-8: {error}", next_step=WHOLE_BODY) from None
     except RecursionError:
-        raise GenServeError("invalid_request", "the body is JSON nested too deeply") from None
+        raise HttpError(400, "the body is JSON nested too deeply", next_step=WHOLE_BODY) from None
     if not isinstance(value, dict):
-        raise GenServeError("invalid_request", f"the body must be one JSON object {{…}}, not {_kind(value)}")
+        raise HttpError(400, f"the body must be one JSON object {{…}}, not {_kind(value)}", next_step=WHOLE_BODY)
     return value
 
 
@@ -156,8 +168,14 @@ def _convert(name: str, value: Any, type_: Any, *, strict: bool = True) -> Any:
     try:
         return msgspec.convert(value, type_, strict=strict)
     except msgspec.ValidationError as error:
-        reason = str(error).replace("Expected", "expected").replace("`", "")
+        reason = _EXPECTED.sub(_in_words, str(error).replace("Expected", "expected").replace("`", ""))
         raise _refusal(name, f"{name} = {show(value)} is not right: {reason}") from None
+
+
+def _in_words(found: re.Match[str]) -> str:
+    """Of which kind a value is, without the names that Python has for it; null stands for none at all."""
+    kinds = [_KINDS.get(kind, kind) for kind in found[2].split(" | ") if kind != "null" or found[1] == "got"]
+    return f"{found[1]} {' or '.join(kinds)}"
 
 
 def _is_unicode(text: str) -> bool:

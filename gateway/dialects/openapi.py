@@ -14,7 +14,7 @@ import msgspec
 from common.errors import ERRORS
 from gateway.dialects.errors import STATUS
 from gateway.dialects.glossary import MEANINGS
-from gateway.dialects.operation import EVERYWHERE, JSON, WITH_BODY, Answer, Operation, Parameter
+from gateway.dialects.operation import EVERYWHERE, JSON, OF_KEYS, WITH_BODY, Answer, Operation, Parameter
 
 REF = "#/components/schemas/{name}"
 RETRYABLE = frozenset({408, 409, 429, 503, 507})  # whose answers may say when to come back
@@ -72,7 +72,8 @@ def document(operations: Sequence[Operation], *, version: str) -> dict[str, Any]
         "servers": [{"url": "/"}],
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": dict(sorted(schemas.items()))},
+        "components": {"schemas": dict(sorted(schemas.items())), "securitySchemes": _SCHEMES},
+        "security": [{}, *({name: []} for name in _SCHEMES)],  # asked for where others can reach the service
     }
 
 
@@ -130,6 +131,8 @@ def _operation(operation: Operation, reference_of: dict[Any, Any]) -> dict[str, 
         **({"description": operation.says} if operation.says else {}),
         "responses": {str(status): response for status, response in sorted(responses.items())},
     }
+    if operation.open:
+        shown["security"] = []
     if operation.parameters:
         shown["parameters"] = [_parameter(each) for each in operation.parameters]
     if operation.body is not None:
@@ -143,6 +146,8 @@ def _operation(operation: Operation, reference_of: dict[Any, Any]) -> dict[str, 
 def _codes_by_status(operation: Operation) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for code in dict.fromkeys((*EVERYWHERE, *operation.errors)):
+        if operation.open and code in OF_KEYS:
+            continue
         found.setdefault(STATUS[code], []).append(code)
     for status in WITH_BODY if operation.body or operation.form else ():
         found.setdefault(status, [])
@@ -158,6 +163,10 @@ def _answer(answer: Answer, reference_of: dict[Any, Any]) -> dict[str, Any]:
     return shown
 
 
+_SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer", "description": "a key of `genserve keys add-http`"},
+    "key_header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same"},
+}
 _REQUEST_ID = {"X-Request-Id": "the request's name, which the log has as well"}
 _NEVER = {"x-should-retry": "false where the same request will never succeed"}
 _RETRY = {"Retry-After": "whole seconds after which a retry may help", "retry-after-ms": "the same in milliseconds"}

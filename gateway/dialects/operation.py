@@ -17,6 +17,7 @@ JSON = "application/json"
 EVERYWHERE = (
     "invalid_request", "invalid_api_key", "forbidden", "rate_limit_exceeded", "unavailable", "internal",
 )  # fmt: skip
+OF_KEYS = frozenset({"invalid_api_key", "rate_limit_exceeded"})  # which nobody hears where no key is asked for
 WITH_BODY = (408, 413, 415)  # and one that brings a body
 
 
@@ -57,6 +58,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
     errors: tuple[str, ...] = ()  # codes beyond EVERYWHERE
     error_type: Any = ErrorBody
+    open: bool = False  # to everybody: no key is asked for, wherever others need one
 
 
 JOB_ID = Parameter(

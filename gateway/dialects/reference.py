@@ -21,7 +21,7 @@ POLICY = (
     + b64encode(sha256(STYLE.encode()).digest()).decode()
     + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_EXAMPLE = {"prompt": "a lighthouse at dawn", "seed": 7}
+_EXAMPLE = {"prompt": "a large red star", "seed": 7}
 _PREFIX = "#/components/schemas/"
 Schema = dict[str, Any]
 

@@ -39,7 +39,7 @@ _LIST = """<!doctype html>
 <p>Draws pictures from prompts; a browser gets a studio here. A first one:</p>
 <pre>curl -s http://{host}/v1/images/generations \\
   -H 'Content-Type: application/json' \\
-  -d '{{"prompt": "a lighthouse at dawn", "seed": 7}}' | python3 -c '
+  -d '{{"prompt": "a large red star", "seed": 7}}' | python3 -c '
 import base64, json, sys
 picture = json.load(sys.stdin)["data"][0]["b64_json"]
 open("picture.png", "wb").write(base64.b64decode(picture))'</pre>

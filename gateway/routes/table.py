@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
+from gateway.access import is_open
 from gateway.dialects import fleet_views as views
 from gateway.dialects import generate as older
 from gateway.dialects import models as models_dialect
@@ -174,4 +175,11 @@ def _pages() -> Iterator[Route]:
     yield _get("/openapi.json", "getOpenApi", "Pages", "This reference, for programs", schema, by=docs.get_openapi)
 
 
-ROUTES: tuple[Route, ...] = (*DRAWING_ROUTES, *_models(), *_fleet(), *_older(), *_pages())
+def _as_kept(route: Route) -> Route:
+    """With what gateway/access.py keeps open told of it."""
+    return structs.replace(route, operation=structs.replace(route.operation, open=is_open(route.operation.path)))
+
+
+ROUTES: tuple[Route, ...] = tuple(
+    _as_kept(route) for route in (*DRAWING_ROUTES, *_models(), *_fleet(), *_older(), *_pages())
+)
