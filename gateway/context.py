@@ -22,6 +22,7 @@ from gateway.access import Access
 from gateway.dialects import keys, models
 from gateway.dialects.body import Body
 from gateway.dialects.errors import HttpError
+from gateway.host_names import HostNames
 from gateway.lines import Lines
 from gateway.link import RouterLink
 from gateway.metrics import Metrics
@@ -55,6 +56,7 @@ class Gateway:
     ) -> None:
         """`link_secret` signs links to pictures; `state` is the folder for what outlives the gateway."""
         self.settings = loaded.settings
+        self.host_names = HostNames(self.settings.host, self.settings.allowed_hosts)
         self.link_secret = link_secret
         self.log_settings = loaded.log
         self.link = link

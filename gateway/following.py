@@ -165,14 +165,17 @@ class Following:
         job = followed.job
         if job is None:
             return
+        stands = (news.state, news.position) == (job.state, job.position)
+        if stands and job.state == "running":
+            followed.log.add(events.step(news))
         if news.preview is not None:
             followed.log.add(events.preview(news, b"".join(payload)))
-        elif (news.state, news.position) == (job.state, job.position):
-            followed.log.add(events.step(news))
-        if (news.state, news.position) != (job.state, job.position):
+        if not stands:
             self._send(followed.watch)  # to be told the whole job: its device, since when, how often tried
-        else:
-            followed.job = structs.replace(job, step=news.step, eta_s=news.eta_s)
+            return
+        followed.job = structs.replace(job, step=news.step, eta_s=news.eta_s)
+        if job.state != "running" and job.eta_s != news.eta_s:
+            followed.log.add(events.state(followed.job))
 
 
 def _seen(asked: asyncio.Future[None]) -> None:

@@ -1,8 +1,8 @@
 """What every request passes: its id, who may ask at all, the one error body, one line in the log.
 
-Where no keys are asked for it listens on loopback only, unless its operator says otherwise. Then two things stand
-between it and any web page open in a browser on this machine: the Host must be a loopback name (else a page may rebind
-its own name to 127.0.0.1), and a request that changes something must not come from another origin.
+Where no keys are asked for, two things stand between the service and any web page that somebody has open: the Host must
+be a name that nobody else can own (gateway/host_names.py), and a request that changes something must not come from
+another origin.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import itertools
 import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -19,7 +18,6 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
-from common.sockets import is_loopback
 from gateway.access import WHO, Access
 from gateway.context import GATEWAY, JOB_IDS, PLAIN_JSON, REQUEST_ID, reply
 from gateway.dialects import generate, keys
@@ -29,6 +27,7 @@ from gateway.sse import OPEN_STREAM, EventStream
 PREFLIGHT_AGE_S = 600
 EXPOSED = "Location, Retry-After, X-Request-Id"
 QUIET_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})  # asked every few seconds: debug only
+POLLED = ("/v1/status", "/page/")  # by every open page; only what goes wrong with them is worth a line
 SHOWN_PATH_CHARS_MAX = 120
 HUNG_UP = 499  # the status, in the metrics alone, of a request whose client did not wait
 PRIVATE = frozenset({"prompt", "negative_prompt", keys.HEADER})  # whose values are not logged
@@ -143,20 +142,22 @@ def _check_browser(request: web.Request, access: Access) -> None:
     if "://" in request.raw_path.partition("?")[0]:  # absolute, as to a proxy: what it names is asked for
         host = urlsplit(request.raw_path).netloc
     settings = request.app[GATEWAY].settings
-    if host and not access.asks_for_keys and is_loopback(settings.host) and not _is_loopback_host(host):
+    names = request.app[GATEWAY].host_names
+    if host and not access.asks_for_keys and not names.answers(host):
         raise HttpError(
             403,
-            f"this service answers on loopback names only (localhost, 127.0.0.1, [::1]), not on {host[:80]!r}; "
-            "a reverse proxy must send one of those as Host",
+            f"without keys this service answers to {names.told()}, not to {host[:80]!r}",
             param="Host",
+            next_step="ask under one of those, or have the operator name this one too (gateway.allowed_hosts); a "
+            "reverse proxy may also send one of those as Host",
         )
     foreign = origin and origin.partition("://")[2] != host and origin not in settings.cors_origins
     if foreign and request.method not in _SAFE_METHODS:
         raise HttpError(
             403,
-            f"pages of {origin[:80]!r} may not use this service; call it from the same origin, or have the operator "
-            "name the origin (gateway.cors_origins)",
+            f"pages of {origin[:80]!r} may not use this service, only those of the same origin",
             param="Origin",
+            next_step="call it from the same origin, or have the operator name this one (gateway.cors_origins)",
         )
 
 
@@ -194,14 +195,6 @@ def _oddly_coded(request: web.Request) -> bool:
 
 def _oddly_versioned(request: web.Request) -> bool:
     return request.version not in (HttpVersion10, HttpVersion11)
-
-
-@lru_cache(maxsize=64)
-def _is_loopback_host(host: str) -> bool:
-    try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False
 
 
 def _refusal_of(error: web.HTTPException, request: web.Request) -> HttpError:
@@ -244,7 +237,8 @@ def _log_line(request: web.Request, status: int, fields: dict[str, object]) -> N
     if caller is not None and caller.key is not None:
         fields["caller"] = caller.key.name
     gateway = request.app[GATEWAY]
-    level = "debug" if request.path in QUIET_PATHS else "error" if status >= 500 else "info"
+    quiet = request.path in QUIET_PATHS or (status < 400 and request.path.startswith(POLLED))
+    level = "debug" if quiet else "error" if status >= 500 else "info"
     refused = 400 <= status < 500 or status == HTTPStatus.SERVICE_UNAVAILABLE
     if refused and "job_id" not in fields:  # of refusals that are alike one line a second
         gateway.lines.write(level, "http.request", **fields)

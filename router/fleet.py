@@ -268,12 +268,12 @@ class Fleet:
         worker.rests_until_now = now + REST_S
         return True
 
-    def ended(self, worker_id: str, wall: float, *, drawn: bool) -> None:
-        """A job ended on this GPU; a picture forgives whatever failed before."""
+    def ended(self, worker_id: str, wall: float, *, drawn: bool = False, failed: bool = False) -> None:
+        """A job ended here: with a picture, which forgives what failed before, or `failed` and not by its client."""
         service, worker = self._services.get(worker_id), self.workers.get(worker_id)
         if service is not None:
             service.done_total += drawn
-            service.failed_total += not drawn
+            service.failed_total += failed
             service.last_used_at = wall
         if worker is not None and drawn:
             worker.failures_in_row, worker.rests_until_now = 0, 0.0

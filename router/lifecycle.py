@@ -7,7 +7,7 @@ moves is decided elsewhere: by clients, by workers, by time.
 from collections.abc import Sequence
 from typing import Any
 
-from common.errors import ERRORS
+from common.errors import ERRORS, Fault
 from common.messages import CancelToken, Dispatch, Done, ErrorInfo, Note
 from router.commands import DropInputs, DropResult, StoreResult, Trace
 from router.fleet import Worker
@@ -271,10 +271,12 @@ class Lifecycle:
         self._end(job)
         self._state.totals.failed += 1
         self._state.measures.failed[code] += 1
-        self._state.failures.appendleft((job.owner, failure_view(job, job.error)))
+        if kind.fault is not Fault.CLIENT:  # of which an operator can mend nothing
+            self._state.failures.appendleft((job.owner, failure_view(job, job.error)))
         record = JobFailed(job_id=job.job_id, error=job.error, settled=job.settled, ended_at=job.ended_at)
         self._state.write_down(job, record)
-        self._log_end("error", "job.failed", job, code=code, message=message)
+        level = "info" if kind.fault is Fault.CLIENT else "error"
+        self._log_end(level, "job.failed", job, code=code, message=message)
         self._teller.end(job)
 
     def cancel(self, job: Job) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from common.errors import ERRORS, GenServeError
+from common.errors import ERRORS, Fault, GenServeError
 from common.messages import (
     Bye,
     Credit,
@@ -240,7 +240,7 @@ class Workers:
 
     def _failed(self, worker: Worker, job: Job, message: Fail) -> None:
         state, code = self._state, message.code if message.code in ERRORS else "engine_error"
-        state.fleet.ended(worker.worker_id, state.wall, drawn=False)
+        state.fleet.ended(worker.worker_id, state.wall, failed=ERRORS[code].fault is not Fault.CLIENT)
         if code == "engine_died":  # its next HEARTBEAT says when another one is ready
             state.fleet.set_state(worker, "loading")
             state.touch_all()
@@ -266,7 +266,7 @@ class Workers:
             if worker is not None:  # perhaps another life of it, which has nothing: let it say what it holds
                 state.to_worker(worker, Resync())
             return
-        state.fleet.ended(job.worker_id, state.wall, drawn=not event.refusal)
+        state.fleet.ended(job.worker_id, state.wall, drawn=not event.refusal, failed=bool(event.refusal))
         if event.refusal:
             self._lifecycle.failed_there(job, "engine_error", event.refusal)
         else:

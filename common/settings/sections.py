@@ -23,6 +23,7 @@ _positive_s = {"gt": 0, "le": 1e7}
 _PORT = r"(\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"  # ZeroMQ would take 65536 for 0
 Endpoint = Annotated[str, Meta(pattern=rf"^tcp://[^\s/]+:{_PORT}$", examples=["tcp://127.0.0.1:12412"])]
 
+HostName = Annotated[str, Meta(pattern=r"^(\*|[A-Za-z0-9._-]+)$", examples=["pictures.example.org"])]
 Origin = Annotated[str, Meta(pattern=r"^https?://[a-z0-9.\-\[\]:]+$", examples=["https://studio.example.org"])]
 
 
@@ -169,6 +170,15 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
     http_keys_file: Annotated[str, _of("the keys of HTTP, hashed; kept by genserve keys", min_length=1)] = (
         "/etc/genserve/http-keys.toml"
     )
+    allowed_hosts: Annotated[
+        tuple[HostName, ...],
+        _of(
+            'host names beside this machine\'s own under which HTTP answers where it asks for no keys; ["*"]: any '
+            "name, also one by which a web page could reach it behind its visitor's back",
+            max_length=64,
+            examples=['["pictures.example.org"]'],
+        ),
+    ] = ()
     cors_origins: Annotated[
         tuple[Origin, ...],
         _of(

@@ -46,7 +46,7 @@ STATUS = {
     "address_in_use": 500,
     "internal": 500,
 }
-_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported"}
+_CODE_OF_STATUS = {403: "forbidden", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported"}
 
 
 class HttpError(GenServeError):

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from common.errors import GenServeError
 from gateway.dialects import events
+from gateway.dialects.errors import HttpError
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # not one, but what each begins with
 SECRET_BYTES = (24, 64)
@@ -50,11 +51,11 @@ def check(webhook: Webhook, hosts: Sequence[str]) -> None:
         raise GenServeError("invalid_request", "it is an http(s) URL without a user name", param="webhook.url")
     if not {shown, f"{shown}:{port}"} & {each.lower() for each in hosts}:
         allowed = ", ".join(hosts) or "none"
-        raise GenServeError(
-            "forbidden",
-            f"this service tells webhooks at {shown}:{port} nothing; its operator allows: {allowed} "
-            "(gateway.webhook_hosts)",
+        raise HttpError(
+            403,
+            f"this service tells webhooks at {shown}:{port} nothing; its operator allows: {allowed}",
             param="webhook.url",
+            next_step="name an allowed host, or have the operator name this one (gateway.webhook_hosts)",
         )
     if not _key(webhook.secret):
         low, high = SECRET_BYTES

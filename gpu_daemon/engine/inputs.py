@@ -52,8 +52,18 @@ def _decode(index: int, told: InputPicture, data: bytes) -> Image.Image:
     except Image.DecompressionBombError:
         raise _refusal(index, f"it has more than {INPUT_PIXELS_MAX} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises of damaged files
-        raise _refusal(index, f"it cannot be decoded as {told.format}: {type(error).__name__}") from error
+        raise _refusal(index, f"it cannot be decoded as {told.format}: {_what_is_wrong(error)}") from error
     return picture
+
+
+def _what_is_wrong(error: Exception) -> str:
+    """In words, since Pillow's own are of its files and classes."""
+    said = str(error).lower()
+    if "truncated" in said or "eof" in said:
+        return "the file ends too early"
+    if "too large" in said or "memory limit" in said:
+        return "it has more text in it than a picture needs"
+    return "its data is damaged"
 
 
 def _refusal(index: int, what: str) -> GenServeError:

@@ -1,5 +1,6 @@
 """Keys of HTTP as their operator makes them, at a whole service that other machines could reach."""
 
+import base64
 import http.client
 import json
 import signal
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from common.process import EXIT_CONFIG
@@ -71,17 +73,23 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
         "few": ("--jobs-max", "2"),
         "thrifty": ("--gpu-seconds-per-minute", "1"),
         "lost": (),
+        "gone": (),
         "watcher": ("--rights", "read"),
         "root": ("--rights", "admin"),
     }.items():
         made = keys_command(file, "add-http", name, *more)
         assert made.returncode == 0, made.stderr
         texts[name] = made.stdout.strip()
+    keys_command(file, "revoke-http", "gone")
     env = {"GENSERVE_GATEWAY_HTTP_KEYS_FILE": str(file), "GENSERVE_GPU_DAEMON_NOOP_STEP_S": STEP_S}
     with running(folder, *NOOP, *EVERYWHERE, env=env) as service:
         yield Keyed(service, file, texts)
         assert not [name for name, text in texts.items() if text in service.log_text()]
         assert not [name for name, text in texts.items() if text in file.read_text()]
+
+
+def openai_client(keyed: Keyed, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{keyed.service.http_url}/v1", api_key=key)
 
 
 def test_without_a_key_nothing_is_told_of_jobs(keyed: Keyed) -> None:
@@ -112,6 +120,34 @@ def test_a_job_is_there_for_its_own_key_and_an_admins(keyed: Keyed) -> None:
         assert keyed.ask(who, "GET", f"/v1/jobs/{job}/image")[1][:4] == b"\x89PNG"
         assert job in [each["id"] for each in keyed.ask(who, "GET", "/v1/jobs")[1]["data"]]
     assert job not in [each["id"] for each in keyed.ask("bob", "GET", "/v1/jobs")[1]["data"]]
+
+
+def test_openais_client_with_a_key(keyed: Keyed) -> None:
+    with openai_client(keyed, keyed.texts["bob"]) as client:
+        answer = client.images.generate(prompt="x", extra_body={"num_inference_steps": 1})
+        assert answer.data
+        assert base64.b64decode(answer.data[0].b64_json or "").startswith(b"\x89PNG")
+        assert client.models.list().data
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "said"),
+    [
+        ("gs-wrong", openai.AuthenticationError, "this is no key of this service"),
+        ("gone", openai.AuthenticationError, "the key 'gone' was revoked"),
+        ("watcher", openai.PermissionDeniedError, "this needs the right generate"),
+    ],
+)
+def test_openais_client_with_a_key_that_does_not_let_it(
+    keyed: Keyed, key: str, error: type[openai.APIStatusError], said: str
+) -> None:
+    with openai_client(keyed, keyed.texts.get(key, key)) as client, pytest.raises(error) as refused:
+        client.images.generate(prompt="x")
+    assert said in refused.value.message
+    assert refused.value.response.headers["x-should-retry"] == "false", "asked once, whatever it would retry"
+    body = refused.value.body
+    assert isinstance(body, dict)
+    assert (body["code"], body["param"]) in {("invalid_api_key", "Authorization"), ("forbidden", None)}
 
 
 def test_the_same_idempotency_key_of_two_keys_is_two_jobs(keyed: Keyed) -> None:
@@ -155,7 +191,7 @@ def test_a_key_that_is_revoked_is_cut_off_and_its_synchronous_job_ends(keyed: Ke
     again = keys_command(keyed.file, "revoke-http", "lost")
     assert (again.returncode, "before" in again.stdout) == (0, True)
     listed = json.loads(keys_command(keyed.file, "list-http", "--json").stdout)
-    assert [key["name"] for key in listed if key["revoked"]] == ["lost"]
+    assert [key["name"] for key in listed if key["revoked"]] == ["lost", "gone"]
 
 
 @pytest.mark.parametrize("revoked", [False, True])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import FluxImg2ImgPipeline
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from common.errors import GenServeError
 from gpu_daemon.engine.backend import Preview, Stopped
@@ -160,9 +161,26 @@ def _bomb(_data: bytes) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("harm", [_truncated, _as_jpeg, _larger, _svg, _bomb])
+def _chatty(data: bytes) -> bytes:
+    file, said = io.BytesIO(), PngInfo()
+    said.add_text("comment", "x" * 100_000_000, zip=True)
+    Image.open(io.BytesIO(data)).save(file, "png", pnginfo=said)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (_truncated, "the file ends too early"),
+        (_as_jpeg, "its data is damaged"),
+        (_larger, "it has 64x33 pixels, not 64x32"),
+        (_svg, "its data is damaged"),
+        (_bomb, "pixels"),
+        (_chatty, "it has more text in it than a picture needs"),
+    ],
+)
 def test_files_that_are_not_as_told_are_refused_and_the_next_is_right(
-    backend: FluxBackend, pipe: Any, harm: Any
+    backend: FluxBackend, pipe: Any, harm: Any, says: str
 ) -> None:
     noise = Image.frombytes("RGB", (64, 32), np.random.default_rng(1).bytes(64 * 32 * 3))
     facts, data = told(noise)
@@ -170,5 +188,6 @@ def test_files_that_are_not_as_told_are_refused_and_the_next_is_right(
         backend.draw(order(inputs=(facts,), strength=0.5), ignore, [harm(data)])
     assert (caught.value.code, caught.value.param) == ("invalid_request", "inputs")
     assert caught.value.message.startswith("inputs[0]: ")
+    assert says in caught.value.message
     if harm is _svg:
         assert paint(backend, order()).tobytes() == plain(pipe, order()).tobytes()

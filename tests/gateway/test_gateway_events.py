@@ -91,6 +91,7 @@ async def test_a_job_from_where_it_stands_to_its_end(door: Door, router: FakeRou
         moves(router, job_id, 1)
         assert await stream.next() == {"type": "job.step", "id": job_id, "step": 1, "steps": 4, "eta_s": 1.5}
         moves(router, job_id, 2, b"a picture")
+        assert (await stream.next() or {}).get("step") == 2, "who shows a bar needs no preview"
         preview = await stream.next()
         assert preview is not None
         assert (preview["type"], preview["index"], preview["b64_json"]) == ("job.preview", 2, "YSBwaWN0dXJl")
@@ -118,6 +119,20 @@ async def test_failed_and_cancelled_ends(door: Door, router: FakeRouter) -> None
         async with door.client.delete(f"{door.url}/v1/jobs/{job_id}") as answer:
             assert answer.status == 200
         assert (await stream.until("job.cancelled"))["job"]["state"] == "cancelled"
+
+
+async def test_what_is_expected_of_a_job_that_waits_is_no_step(door: Door, router: FakeRouter) -> None:
+    job_id = await waiting_job(door, router)
+    router.jobs[job_id].view = structs.replace(router.jobs[job_id].view, state="queued", position=3)
+    async with following(door, job_id) as stream:
+        first = await stream.next()
+        assert first is not None
+        assert first["job"]["eta_s"] is None
+        for _ in range(2):  # the second says nothing new
+            moves(router, job_id, 0)
+        assert await stream.next() == {"type": "job.state", "job": first["job"] | {"eta_s": 1.5}}
+        router.finish(job_id)
+        assert (await stream.next() or {})["type"] == "job.done"
 
 
 async def test_who_comes_back_has_missed_nothing(door: Door, router: FakeRouter) -> None:

@@ -85,6 +85,19 @@ async def test_expectations(door: Door) -> None:
     assert (line["status"], line["request_id"]) == (417, headers["X-Request-Id"])
 
 
+async def test_what_is_asked_again_and_again_is_logged_where_it_goes_wrong(door: Door) -> None:
+    pages = ("/health", "/metrics", "/v1/status", "/page/of-today/base.css", "/v1/models", "/page/x/nope.js")
+    with capture_logs() as lines:
+        statuses = []
+        for path in pages:
+            async with door.client.get(door.url + path) as answer:
+                statuses.append(answer.status)
+        door.server._gateway.lines.close()
+    assert statuses == [200, 200, 200, 200, 200, 404]
+    levels = {line["path"]: line["log_level"] for line in lines if line["event"] == "http.request"}
+    assert levels == {**dict.fromkeys(pages[:4], "debug"), "/v1/models": "info", "/page/x/nope.js": "info"}
+
+
 @pytest.mark.parametrize("path", [IMAGES, "/v1/jobs", "/generate"])
 async def test_what_is_wrong_with_a_prompt_or_a_key_is_logged_without_it(door: Door, path: str) -> None:
     canary = "canary-of-somebody"

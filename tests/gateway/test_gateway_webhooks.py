@@ -231,4 +231,4 @@ def test_hosts_are_the_same_in_capitals() -> None:
 async def test_none_is_told_unless_the_operator_allows_its_host(door: Door, receiver: Receiver) -> None:
     status, answer, _ = await door.post("/v1/jobs", body(receiver))
     assert status == 403
-    assert "gateway.webhook_hosts" in answer["error"]["message"]
+    assert "gateway.webhook_hosts" in answer["error"]["what_to_do"]

@@ -184,19 +184,23 @@ def test_status_counts_what_happened(rig: Rig) -> None:
     worker.grant()
     rig.say(CancelJob(rid="x", job_id=rig.submit()))
     worker.grant()
-    failing = rig.submit()
-    worker.fail(rig.job(failing).token, "invalid_request")
-    worker.grant()
+    for code in ("invalid_request", "job_timeout"):
+        failing = rig.submit()
+        worker.fail(rig.job(failing).token, code)
+        worker.grant()
     rig.submit(model="nope")
     rig.submit()
     rig.now += 5
     (status,) = rig.say(StatusQuery(rid="s"))
     assert isinstance(status, StatusReply)
     stats = status.stats
-    assert (stats.submitted_total, stats.done_total, stats.failed_total, stats.cancelled_total) == (4, 1, 1, 1)
+    assert (stats.submitted_total, stats.done_total, stats.failed_total, stats.cancelled_total) == (5, 1, 2, 1)
     assert (stats.rejected_total, stats.queue_full_total, stats.queued, stats.running) == (1, 0, 1, 0)
     assert stats.uptime_s == 5.0
     assert (status.workers[0].done_total, status.workers[0].failed_total) == (1, 1)
+    assert [failure.code for failure in status.failures] == ["job_timeout"], (
+        "what a client got wrong is no failure of ours"
+    )
     assert [(m.card.name, m.workers) for m in status.models] == [("m", 1)]
 
 
