@@ -91,11 +91,12 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _warn_of_another(loaded: Loaded[GatewaySettings], host: str, port: int) -> None:
     """Settings that somebody made and that have no effect here are not passed over in silence."""
-    for key, value in (("host", host), ("port", port)):
-        set_to = getattr(loaded.settings, key)
+    named = {"localhost": "127.0.0.1"}.get(loaded.settings.host, loaded.settings.host.strip("[]"))
+    for key, set_to, value in (("host", named, host), ("port", loaded.settings.port, port)):
         if loaded.sources.get(f"gateway.{key}", "default") != "default" and set_to != value:
             get_logger().warning(
                 "gateway.address_ignored",
                 message=f"gateway.{key} = {set_to} has no effect: systemd holds {host}:{port}; "
-                "change ListenStream= with systemctl edit genserve-gateway.socket",
+                "`sudo genserve upgrade` moves it, unless your own ListenStream= stands in the way (systemctl edit "
+                "genserve-gateway.socket)",
             )

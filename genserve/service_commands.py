@@ -34,6 +34,16 @@ def install(
             "--key", metavar="FILE", show_default=False, help="The key that the router's host made for this one."
         ),
     ] = None,
+    gateway_host: Annotated[
+        str | None,
+        typer.Option(
+            "--gateway-host",
+            metavar="ADDRESS",
+            show_default=False,
+            help="Where HTTP is listened on, e.g. 0.0.0.0; others need keys then (genserve keys add-http). "
+            "\\[default: gateway.host of the settings, else 127.0.0.1]",
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make GenServe a service of this host, run by systemd, and start it.
@@ -44,7 +54,7 @@ def install(
     """
     from genserve.installation.install import install as run  # noqa: PLC0415  # keeps --help quick
 
-    _exit(lambda: run(gpus=gpus, router_host=router_host, key=key, dry_run=dry_run))
+    _exit(lambda: run(gpus=gpus, router_host=router_host, key=key, gateway_host=gateway_host, dry_run=dry_run))
 
 
 def upgrade(*, dry_run: DryRun = False) -> None:
@@ -88,6 +98,7 @@ def add_to(app: typer.Typer) -> None:
         epilog="Examples:\n"
         "  sudo genserve install                    every GPU of this host\n"
         "  sudo genserve install --gpus 0,1 --dry-run\n"
+        "  sudo genserve install --gateway-host 0.0.0.0    for other machines too\n"
         "  sudo genserve install --router-host 10.0.0.5 --key host-b.key",
     )(install)
     app.command(rich_help_panel=PANEL, epilog="Example:\n  sudo /opt/genserve-0.2/bin/genserve upgrade")(upgrade)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from common.errors import GenServeError, SettingsError
-from common.settings import DEFAULT_FILE, GatewaySettings, GpuDaemonSettings, RouterSettings, load_settings
+from common.settings import DEFAULT_FILE, GpuDaemonSettings, RouterSettings, load_settings
 from genserve.installation.carry import run
 from genserve.installation.systemd import running_units
 from genserve.parts import listening, need_engine_packages
@@ -69,19 +69,16 @@ def need_settings() -> Iterator[str]:
 
 
 def need_free_ports() -> Iterator[str]:
-    """Nobody else listens where the router and the gateway will."""
+    """Nobody else listens where the router will."""
     if running_units():
         return  # it is they
     try:
-        router, gateway = (load_settings(kind, env={}).settings for kind in (RouterSettings, GatewaySettings))
+        router = load_settings(RouterSettings, env={}).settings
     except SettingsError:
         return  # told by need_settings
-    assert isinstance(router, RouterSettings)
-    assert isinstance(gateway, GatewaySettings)
     addresses = {
         "router.client_endpoint": router.client_endpoint.removeprefix("tcp://"),
         "router.worker_endpoint": router.worker_endpoint.removeprefix("tcp://"),
-        "gateway.port": f"{gateway.host}:{gateway.port}",
     }
     for setting, address in addresses.items():
         host, _, port = address.rpartition(":")

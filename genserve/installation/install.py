@@ -15,9 +15,9 @@ from common.keys import read_key, render_key
 from common.settings import DEFAULT_FILE, Endpoint, GpuDaemonSettings, RouterSettings, load_settings
 from common.settings.reference import digest_line, reference
 from common.sockets import is_loopback
-from genserve.installation import checks, sources, systemd
+from genserve.installation import checks, door, sources, systemd
 from genserve.installation.carry import carry, look
-from genserve.installation.layout import DAEMON_KEY, ROUTER, TARGET, by_number, device_of
+from genserve.installation.layout import DAEMON_KEY, GATEWAY, GATEWAY_SOCKET, ROUTER, TARGET, by_number, device_of
 from genserve.installation.steps import (
     WHOLE_HOST,
     Host,
@@ -34,12 +34,14 @@ from gpu_daemon.devices import parse_devices
 WORKER_PORT = RouterSettings().worker_endpoint.rpartition(":")[2]
 
 
-def install(*, gpus: str | None, router_host: str | None, key: Path | None, dry_run: bool) -> int:
+def install(
+    *, gpus: str | None, router_host: str | None, key: Path | None, gateway_host: str | None, dry_run: bool
+) -> int:
     """Set up and start this host's services; the exit status. Raises HostError, GenServeError."""
     console, command = Console(), sources.command()
-    units = units_for(command, router_elsewhere=router_host is not None)
-    host = look(paths_read(units))
     endpoint = _endpoint(router_host) if router_host is not None else None
+    units = units_for(command, None if endpoint else door.http_address(door.gateway_settings(gateway_host)))
+    host = look(paths_read(units))
     devices = _devices(gpus, host)
     faults = [
         *([] if dry_run else checks.need_root(command, "install")),
@@ -49,11 +51,12 @@ def install(*, gpus: str | None, router_host: str | None, key: Path | None, dry_
         *_router_faults(endpoint, key, host),
         *(checks.told(lambda: _key(key)) if endpoint else ()),
     ]
+    faults += _door_faults(endpoint, gateway_host)
     if endpoint is None and not faults:
         faults += checks.need_free_ports()
     if faults and not dry_run:
         raise HostError(listed(faults))
-    values = {("gpu_daemon", "router_endpoint"): endpoint} if endpoint else None
+    values = {("gpu_daemon", "router_endpoint"): endpoint, ("gateway", "host"): gateway_host}
     wanted = wanted_units(devices, router_elsewhere=endpoint is not None)
     steps = installed(units, reference(values), digest_line(), None if faults else _key(key), host)
     steps += switched_on(wanted, host)
@@ -68,7 +71,7 @@ def install(*, gpus: str | None, router_host: str | None, key: Path | None, dry_
 def uninstall(*, purge: bool, dry_run: bool) -> int:
     """Stop and remove this host's services; the exit status. Raises HostError."""
     console, command = Console(), sources.command()
-    units = sources.rendered(command)
+    units = sources.shipped()  # where they lie, whatever they say
     host = look(paths_read(units))
     faults = [*([] if dry_run else checks.need_root(command, "uninstall")), *checks.need_systemd()]
     if faults and not dry_run:
@@ -82,15 +85,17 @@ def uninstall(*, purge: bool, dry_run: bool) -> int:
     return _dry_end(console, (), faults) if dry_run else 0
 
 
-def units_for(command: Path, *, router_elsewhere: bool) -> Mapping[str, str]:
-    """The texts of the units of such a host."""
-    skipped = WHOLE_HOST if router_elsewhere else frozenset()
-    return {name: text for name, text in sources.rendered(command).items() if name not in skipped}
+def units_for(command: Path, http: str | None) -> Mapping[str, str]:
+    """The texts of the units of a host with HTTP at `http`, or, with None, of one whose router is elsewhere."""
+    skipped = WHOLE_HOST if http is None else frozenset()
+    return {name: text for name, text in sources.rendered(command, http or "").items() if name not in skipped}
 
 
 def start(console: Console, wanted: Iterable[str]) -> int:
     """Start these units, wait for them, and say how each stands."""
     names = [name for name in wanted if name != TARGET]
+    if GATEWAY in names and door.moved():
+        systemd.begin("restart", [GATEWAY_SOCKET, GATEWAY])
     systemd.begin("start", [TARGET, *names])
     follow(console, names)
     console.print("\nReady. Look at it with `genserve status`, at its logs with `journalctl -u 'genserve*' -f`.")
@@ -148,6 +153,15 @@ def _router_faults(endpoint: str | None, key: Path | None, host: Host) -> Iterab
             "a router on another host lets nobody in without a key: make one there with `genserve keys new NAME --role "
             f"daemon -o NAME.key`, bring its file here and say --key FILE ({DAEMON_KEY} is not there yet)"
         )
+
+
+def _door_faults(endpoint: str | None, gateway_host: str | None) -> Iterable[str]:
+    """Where HTTP is to be listened on: said once, this host's, and with keys where others can reach it."""
+    if endpoint is None:
+        yield from door.need_one_host(gateway_host)
+        yield from door.need_door(door.gateway_settings(gateway_host))
+    elif gateway_host is not None:
+        yield "--gateway-host goes without --router-host: the gateway is on the router's host"
 
 
 def _configured() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from common.errors import SettingsError
 
 COMMAND_PLACE = "@GENSERVE@"  # stands in the units for the path of the command
+HTTP_PLACE = "@HTTP@"  # for the address and port of HTTP
 _HERE = Path(__file__).resolve().parents
 FOLDERS = (_HERE[1] / "systemd", _HERE[2] / "systemd")
 SUFFIXES = (".service", ".socket", ".target", ".slice", ".conf")
@@ -28,6 +29,10 @@ def shipped() -> Mapping[str, str]:
     raise SettingsError(f"this installation of GenServe lacks its unit files ({FOLDERS[0]}): install the wheel again")
 
 
-def rendered(command_: Path) -> Mapping[str, str]:
-    """The same with `command_` as what they run."""
-    return {name: text.replace(COMMAND_PLACE, str(command_)) for name, text in shipped().items()}
+def rendered(command_: Path, http: str) -> Mapping[str, str]:
+    """The same with `command_` as what they run, and `http` as where HTTP is listened on."""
+    places = {COMMAND_PLACE: str(command_), HTTP_PLACE: http}
+    texts = dict(shipped())
+    for place, value in places.items():
+        texts = {name: text.replace(place, value) for name, text in texts.items()}
+    return texts

@@ -30,6 +30,7 @@ from genserve.installation.layout import (
 )
 
 OPEN_FILE, OPEN_FOLDER, SECRET_FILE, SECRET_FOLDER = 0o644, 0o755, 0o600, 0o700
+LISTEN = "ListenStream="
 WHOLE_HOST = frozenset({ROUTER, GATEWAY, GATEWAY_SOCKET})
 
 
@@ -134,6 +135,7 @@ def installed(units: Mapping[str, str], reference: str, digest_line: str, key: b
     if key is not None:
         steps += [_file(DAEMON_KEY, key, host, SECRET_FILE)]
     steps += [Run(("systemd-tmpfiles", "--create", str(TMPFILES / "genserve.conf")))]
+    steps += [*_moving(files)]
     return [*steps, Run(("systemctl", "daemon-reload"))]  # always: drop-ins may have changed as well
 
 
@@ -164,6 +166,20 @@ def removed(units: Mapping[str, str], running: Sequence[str], host: Host, *, pur
     steps += [Remove(path) for path in owned]
     steps += [Run(("userdel", user), may_fail=True) for user in USERS]
     return [*steps, Run(("groupdel", GROUP), may_fail=True)]
+
+
+def _moving(files: Sequence[Step]) -> list[Step]:
+    """What a person should know before HTTP is listened on elsewhere."""
+    for step in files:
+        if isinstance(step, File) and step.path == place_of(GATEWAY_SOCKET) and step.before and step.before.data:
+            then, now = (
+                [line for line in text.decode("utf-8", "replace").splitlines() if line.startswith(LISTEN)]
+                for text in (step.before.data, step.data)
+            )
+            if then != now:
+                words = f"HTTP moves to {now[0].removeprefix(LISTEN)} when the gateway is restarted"
+                return [Note(f"{words}: open requests finish first, and who connects meanwhile is refused")]
+    return []
 
 
 def _settings(reference: str, digest_line: str, host: Host) -> list[Step]:

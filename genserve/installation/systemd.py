@@ -58,6 +58,12 @@ def running_units() -> list[str]:
     return [unit.name for unit in look_at(names) if unit.wanted_up or unit.active == "failed"]
 
 
+def listens(socket: str) -> list[str]:
+    """The addresses that a socket unit names, as systemd has read it last, e.g. '127.0.0.1:12411', '[::]:12411'."""
+    said = run(("systemctl", "show", "--property=Listen", "--value", "--", socket))
+    return [line.rpartition(" (")[0] for line in said.splitlines() if line.endswith("(Stream)")]
+
+
 def begin(verb: str, names: Sequence[str]) -> None:
     """Have systemd start or restart units, without waiting for it."""
     run(("systemctl", verb, "--no-block", "--", *names))

@@ -138,7 +138,7 @@ def test_systemd_hears_how_the_gateway_stands(
         started.append(process)
         ignored = process.event("gateway.address_ignored")["message"]
         assert "gateway.port = 1 has no effect" in ignored
-        assert "systemctl edit genserve-gateway.socket" in ignored
+        assert "sudo genserve upgrade" in ignored
         url = process.event("gateway.listening")["url"]
         assert listener.wait("STATUS", "listening on").startswith(f"listening on {url}, 0 requests open")
         listener.wait("STATUS", f"listening on {url}, 0 requests open")

@@ -2,24 +2,30 @@
 
 import io
 import os
+import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
+from common.errors import SettingsError
 from common.keys import new_key, write_key
+from common.settings import GatewaySettings
 from common.settings.reference import digest_line, reference
+from genserve.http_keys import HttpStore
 from genserve.installation import carry as carrying
-from genserve.installation import checks, sources
+from genserve.installation import checks, door, sources
 from genserve.installation.carry import carry, look
 from genserve.installation.install import units_for
 from genserve.installation.layout import (
     CONFIG,
     DAEMON_KEY,
     GATEWAY,
+    GATEWAY_SOCKET,
     KEYS,
     ROUTER,
     SETTINGS,
@@ -49,13 +55,16 @@ from genserve.installation.steps import (
     wanted_units,
 )
 from genserve.installation.trouble import HostError
+from genserve.parts import listening
+from tests.service import free_ports
 
 COMMAND = Path("/opt/genserve/bin/genserve")
 BARE = Host({})
+HTTP = "127.0.0.1:12411"
 
 
-def steps_on(host: Host, *, text: str = "", line: str = "", key: bytes | None = None) -> list[Step]:
-    units = units_for(COMMAND, router_elsewhere=False)
+def steps_on(host: Host, *, text: str = "", line: str = "", key: bytes | None = None, http: str = HTTP) -> list[Step]:
+    units = units_for(COMMAND, http)
     return installed(units, text or reference(), line or digest_line(), key, host)
 
 
@@ -136,15 +145,83 @@ def test_units_are_named_as_people_count_gpus() -> None:
 
 
 def test_a_host_of_gpus_alone_gets_neither_router_nor_gateway() -> None:
-    units = units_for(COMMAND, router_elsewhere=True)
+    units = units_for(COMMAND, None)
     assert not [name for name in units if "router" in name or "gateway" in name]
     assert wanted_units(["cuda:0"], router_elsewhere=True) == (TARGET, gpu_unit("cuda:0"))
+
+
+def test_the_socket_listens_where_the_settings_say_and_that_it_moves_is_told() -> None:
+    host = after(steps_on(BARE), BARE)
+    assert b"ListenStream=127.0.0.1:12411\n" in (host.present[UNITS / GATEWAY_SOCKET].data or b"")
+    elsewhere = steps_on(host, http="0.0.0.0:80")
+    (written,) = [step for step in elsewhere if isinstance(step, File) and step.path == UNITS / GATEWAY_SOCKET]
+    assert re.findall(rb"^ListenStream=.*$", written.data, re.MULTILINE) == [b"ListenStream=0.0.0.0:80"]
+    assert ["HTTP moves to 0.0.0.0:80" in step.text for step in elsewhere if isinstance(step, Note)] == [True]
+    reworded = Host({**host.present, UNITS / GATEWAY_SOCKET: Present(0o644, b"# old\nListenStream=127.0.0.1:12411\n")})
+    assert [step for step in steps_on(reworded) if isinstance(step, Note)] == []
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "address"),
+    [
+        ("127.0.0.1", 12411, "127.0.0.1:12411"),
+        ("localhost", 80, "127.0.0.1:80"),
+        ("0.0.0.0", 80, "0.0.0.0:80"),
+        ("::", 80, "[::]:80"),
+        ("[::1]", 80, "[::1]:80"),
+    ],
+)
+def test_an_address_is_written_as_systemd_reads_it(host: str, port: int, address: str) -> None:
+    assert door.http_address(GatewaySettings(host=host, port=port)) == address
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "said"),
+    [("gpu-host", 80, "0.0.0.0 for all"), ("0.0.0.0\nUser=root", 80, "is no address"), ("::", 0, "gateway.port = 0")],
+)
+def test_what_systemd_cannot_listen_on_is_refused(host: str, port: int, said: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        door.http_address(GatewaySettings(host=host, port=port))
+
+
+def test_a_door_for_others_needs_keys_that_the_gateway_can_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, port = tmp_path / "http-keys.toml", free_ports(1)
+    settings = GatewaySettings(host="0.0.0.0", port=port, http_keys_file=str(keys))
+    (missing,) = door.need_door(settings)
+    assert "gateway.host = '0.0.0.0' with gateway.auth = 'auto' asks everybody for a key" in missing
+    assert "`genserve keys add-http NAME`" in missing
+    HttpStore(keys).add("alice", ["generate"])
+    monkeypatch.setattr(checks, "HIDDEN", (str(tmp_path),))
+    (hidden,) = door.need_door(settings)
+    assert f"lies in {tmp_path}, which the gateway does not see" in hidden
+    monkeypatch.setattr(checks, "HIDDEN", ())
+    if os.geteuid() == 0:  # pytest's folders are their owner's alone
+        (shut,) = door.need_door(settings)
+        assert f"genserve-gateway cannot read {keys}: chmod 644" in shut
+    monkeypatch.setattr(os, "geteuid", lambda: 1)  # who is not root cannot look with the gateway's eyes
+    assert list(door.need_door(settings)) == []
+    HttpStore(keys).revoke("alice")
+    (revoked,) = door.need_door(settings)
+    assert "lets nobody in" in revoked
+    for open_to_all in (replace(settings, auth="none"), replace(settings, host="127.0.0.1")):
+        assert list(door.need_door(open_to_all)) == []
+
+
+def test_an_address_of_another_host_or_a_port_in_use_is_refused() -> None:
+    port = free_ports(1)
+    (elsewhere,) = door.need_door(GatewaySettings(host="203.0.113.1", port=port, auth="none"))
+    assert "say an address of this host" in elsewhere
+    with listening("127.0.0.1", port):
+        (taken,) = door.need_door(GatewaySettings(port=port))
+    assert f"127.0.0.1:{port} cannot be listened on (Address already in use)" in taken
 
 
 def test_removing_leaves_what_is_the_operators_and_purging_does_not() -> None:
     host = after(steps_on(BARE, key=b"secret"), BARE)
     host = Host({**host.present, STATE: Present(0o755)}, frozenset({TARGET, ROUTER, GATEWAY}))
-    units = sources.rendered(COMMAND)
+    units = sources.shipped()
     gone = removed(units, (), host, purge=False)
     assert commands(gone)[:2] == [
         f"systemctl disable --now {GATEWAY}",  # whose open requests finish
@@ -264,6 +341,9 @@ def test_commands_of_the_system_that_are_missing_are_named() -> None:
         (["install", "--gpus", "cpu", "--router-host", "h", "--key", "app.key"], "is a client key (app); here a key"),
         (["install", "--gpus", "cpu", "--router-host", "h", "--key", "open.key"], "others may read open.key"),
         (["install", "--gpus", "cpu", "--key", "x.key"], "--key goes with --router-host"),
+        (["install", "--gpus", "cpu", "--gateway-host", "0.0.0.0"], "asks everybody for a key"),
+        (["install", "--gpus", "cpu", "--gateway-host", "gpu-host"], "say an address of this host, or 0.0.0.0"),
+        (["install", "--gpus", "cpu", "--gateway-host", "::", "--router-host", "h"], "goes without --router-host"),
         (["install", "--gpus", "cpu", "--router-host", "10.0.0.5"], "make one there with `genserve keys new NAME"),
     ],
 )

@@ -38,8 +38,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if unit.suffix == ".conf":
             continue
         text = unit.read_text("utf-8")
-        assert set(re.findall(r"@[A-Z]+@", text)) <= {"@GENSERVE@"}
-        text = text.replace("@GENSERVE@", sys.executable)
+        assert set(re.findall(r"@[A-Z]+@", text)) <= {"@GENSERVE@", "@HTTP@"}
+        text = text.replace("@GENSERVE@", sys.executable).replace("@HTTP@", "0.0.0.0:12411")
         for name in [unit.name, *(unit.name.replace("@.", f"@{device}.") for device in ("0", "cpu", "cpu:1"))]:
             (folder / name).write_text(text, "utf-8")
     return folder

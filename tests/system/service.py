@@ -24,11 +24,12 @@ def gpus_ready(machine: Machine) -> int:
     return body["workers_ready"] if status == 200 else 0
 
 
-def picture(machine: Machine, **fields: Any) -> "Future[tuple[int, Any]]":
-    """A synchronous request for one small picture, under a key of its own."""
+def picture(machine: Machine, *, key: str = "", **fields: Any) -> "Future[tuple[int, Any]]":
+    """A synchronous request for one small picture, repeated never; with this key of HTTP."""
     number = next(_numbers)
     body = {"prompt": f"a red circle, number {number}", "size": "64x64", "seed": number, **fields}
-    return machine.call("/v1/images/generations", body, headers={"Idempotency-Key": f"picture-{number}"})
+    headers = {"Idempotency-Key": f"picture-{number}", **({"Authorization": f"Bearer {key}"} if key else {})}
+    return machine.call("/v1/images/generations", body, headers=headers)
 
 
 def submit(machine: Machine, **fields: Any) -> str:

@@ -20,6 +20,10 @@ def test_a_dry_run_changes_nothing(machine: Machine) -> None:
     shown = machine.genserve("install", "--gpus", "cpu,cpu", "--dry-run")
     assert f"ExecStart={COMMAND} router" in shown
     assert "systemctl enable genserve.target" in shown
+    refused = machine.try_(COMMAND, "install", "--gpus", "cpu,cpu", "--gateway-host", "0.0.0.0", "--dry-run")
+    assert refused.returncode == 1
+    for words in ("ListenStream=0.0.0.0:12411", 'host = "0.0.0.0"', "genserve keys add-http NAME"):
+        assert words in refused.stdout
     assert units(machine) == before == ""
     assert machine.try_("getent", "passwd", "genserve-router").returncode != 0
 

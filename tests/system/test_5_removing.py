@@ -4,7 +4,7 @@ import tomllib
 
 from tests.system.keys import Key
 from tests.system.machine import COMMAND, Machine
-from tests.system.service import GPUS, SERVICES, submit, wait_done
+from tests.system.service import GPUS, SERVICES, picture, submit, wait_done
 
 WRITTEN = "ls -d /etc/systemd/system/genserve* /etc/sysusers.d/genserve* /etc/tmpfiles.d/genserve* /etc/credstore/*"
 OWNED = "ls -d /etc/genserve /var/lib/genserve*"
@@ -32,6 +32,30 @@ def test_uninstalling_keeps_the_operators_and_purging_does_not(ready: Machine) -
     done = ready.try_(COMMAND, "upgrade")
     assert done.returncode == 1
     assert f"sudo {COMMAND} install" in done.stderr
+
+
+def test_a_host_is_installed_for_other_machines_once_it_has_keys(machine: Machine) -> None:
+    machine.genserve("uninstall", "--purge")
+    dropin = f"/etc/systemd/system/{GPUS[1]}.d/noop.conf"
+    machine.write(dropin, "[Service]\nEnvironment=GENSERVE_GPU_DAEMON_ENGINE=noop\n")
+    words = ("install", "--gpus", "cpu:1", "--gateway-host", "0.0.0.0")
+    done = machine.try_(COMMAND, *words)
+    assert done.returncode == 1
+    assert "nothing was changed" in done.stderr
+    assert "genserve keys add-http NAME" in done.stderr
+    key = machine.genserve("keys", "add-http", "alice").strip()
+    assert "http://0.0.0.0:12411" in machine.genserve(*words)
+    assert machine.property("genserve-gateway.socket", "Listen") == "0.0.0.0:12411 (Stream)"
+    settings = tomllib.loads(machine.run("cat", "/etc/genserve/genserve.toml"))
+    assert settings["gateway"] == {"host": "0.0.0.0"}
+    assert picture(machine).result()[0] == 401
+    assert picture(machine, key=key).result()[0] == 200
+    assert "unchanged" in machine.genserve(*words)
+    done = machine.try_(COMMAND, *words[:-1], "127.0.0.1")
+    assert done.returncode == 1
+    assert "change it there" in done.stderr
+    machine.genserve("uninstall", "--purge")
+    machine.run("rm", "-r", dropin.rpartition("/")[0])
 
 
 def test_a_host_of_gpus_alone_serves_a_router_elsewhere(machine: Machine) -> None:
