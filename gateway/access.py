@@ -21,6 +21,7 @@ from gateway.listener import needs_keys
 
 LOOK_EVERY_S = 1.0
 WHO = web.RequestKey("who", Caller)
+REVOKED = web.RequestKey("revoked", str)  # the name of the key that was revoked while this was being answered
 OPEN = frozenset({"/", "/health", "/health/live", "/health/ready", "/openapi.json", "/docs"})  # tell nothing of jobs
 OPEN_BEGINNINGS = ("/v1/images/files/", "/page/", "/docs/")  # a link to a file is a key of its own
 READ = frozenset({"/v1/status", "/status", "/gpu/load", "/config", "/devices", "/metrics"})
@@ -117,8 +118,9 @@ class Access:
         self._known = KnownKeys(entries)
         self._log.info("keys.read", path=str(self._path), valid=len(self._known.valid))
         for request, key in list(self._open.values()):
-            if key.sha256 not in self._known.valid and request.transport is not None:
-                request.transport.abort()
+            if key.sha256 not in self._known.valid:
+                request[REVOKED] = key.name
+                request.task.cancel()  # the middleware answers
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -101,8 +101,13 @@ def caller_of(text: str, known: KnownKeys) -> Caller:
     if key is None:
         raise refused(f"this is no key of this service{f': {why}' if (why := what_is_wrong(text)) else ''}")
     if not key.valid:
-        raise refused(f"the key {key.name!r} was revoked")
+        raise revoked(key.name)
     return Caller(owner=key.owner, rights=key.rights, key=key)
+
+
+def revoked(name: str) -> HttpError:
+    """401 for a key that was one."""
+    return refused(f"the key {name!r} was revoked")
 
 
 def refused(why: str) -> HttpError:

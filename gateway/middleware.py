@@ -18,7 +18,8 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from common.clock import monotonic_s
 from common.errors import GenServeError
 from common.log import write
-from gateway.access import WHO, Access
+from gateway.access import REVOKED, WHO, Access
+from gateway.callers import revoked
 from gateway.context import GATEWAY, JOB_IDS, PLAIN_JSON, REQUEST_ID, reply
 from gateway.dialects import generate, keys
 from gateway.dialects.errors import ErrorBody, HttpError, facts, headers_of, status_of
@@ -65,9 +66,16 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         caller = request[WHO] = access.judge(request)
         access.begin(request, caller)
         response = _preflight() if _asks_first(request) else await handler(request)
+    except asyncio.CancelledError:
+        if (name := request.get(REVOKED)) is None:
+            raise
+        if OPEN_STREAM in request and request.transport is not None:
+            request.transport.abort()  # an end that says nothing: no event is for who may not listen
+            raise
+        _go_on()
+        response, fields = await _refused(revoked(name), request)
     except GenServeError as error:
-        response = await _failed(error, request)
-        fields = _failure_fields(error)
+        response, fields = await _refused(error, request)
     except web.HTTPException as error:
         refusal = _refusal_of(error, request)
         response = error_response(refusal, request.path)
@@ -94,6 +102,17 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     request.app[GATEWAY].metrics.answered(request, response.status, elapsed_s)
     _log_line(request, response.status, {"elapsed_s": elapsed_s, "request_id": request_id, **fields})
     return response
+
+
+async def _refused(error: GenServeError, request: web.Request) -> tuple[web.StreamResponse, dict[str, object]]:
+    return await _failed(error, request), _failure_fields(error)
+
+
+def _go_on() -> None:
+    """After a cancellation that was meant for what was awaited."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
 
 
 async def _failed(error: GenServeError, request: web.Request) -> web.StreamResponse:

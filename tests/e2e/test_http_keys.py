@@ -182,8 +182,9 @@ def test_a_key_that_is_revoked_is_cut_off_and_its_synchronous_job_ends(keyed: Ke
 
     (job,) = wait_for("running job", lambda: found("running"))
     assert "is revoked" in keys_command(keyed.file, "revoke-http", "lost").stdout
-    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-        connection.getresponse()
+    answer = connection.getresponse()
+    said = json.loads(answer.read())["error"]
+    assert (answer.status, said["code"], said["message"]) == (401, "invalid_api_key", "the key 'lost' was revoked")
     connection.close()
     wait_for("end of its job", lambda: keyed.state("root", job["id"]) == "cancelled")
     status, body, _ = keyed.ask("lost", "GET", "/v1/jobs")
