@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from common.errors import GenServeError
 from common.messages import JobOrder, JobSpec, Note
-from common.models import ModelCard
+from common.models import ENLARGED_SKEW_MAX, ModelCard
 from common.settings import RouterSettings
 from router.fair import Client
 from router.fleet import Fleet, Worker
@@ -106,7 +106,7 @@ def resolve(spec: JobSpec, card: ModelCard, seed: int) -> tuple[JobOrder, tuple[
         inputs=inputs,
         strength=strength,
     )
-    return order, _enlarged_note(order)
+    return order, (*_enlarged_note(order), *_stretched_note(order))
 
 
 def _check_format(spec: JobSpec, card: ModelCard, size: tuple[int, int]) -> None:
@@ -131,6 +131,17 @@ def _enlarged_note(order: JobOrder) -> tuple[Note, ...]:
             f"the picture is enlarged to {order.width}x{order.height}",
         ),
     )
+
+
+def _stretched_note(order: JobOrder) -> tuple[Note, ...]:
+    """Of an image whose shape is not that of the picture, by more than an enlarged picture may be stretched."""
+    if not order.inputs:
+        return ()
+    image, shape = order.inputs[0], order.width / order.height
+    if abs(math.log(image.width / image.height / shape)) <= ENLARGED_SKEW_MAX:
+        return ()
+    text = f"the image of {image.width}x{image.height} is stretched to the picture's {order.width}x{order.height}"
+    return (Note(code="stretched", message=text),)
 
 
 def note_unserved(card: ModelCard) -> Note:

@@ -33,7 +33,10 @@ def start_of(job: JobOrder, files: Sequence[bytes]) -> Start | None:
         if told.kind == "image":
             image = _flat(picture).resize(size, Image.Resampling.LANCZOS)
         else:
-            mask = _opening(picture).resize(size, Image.Resampling.BILINEAR)
+            mask = _opening(picture)
+            if mask.getbbox() is None:
+                raise _refusal(index, "the mask opens nothing: make transparent what is to be drawn anew")
+            mask = mask.resize(size, Image.Resampling.BILINEAR)
     return None if image is None else Start(image, mask)
 
 

@@ -161,6 +161,11 @@ def _bomb(_data: bytes) -> bytes:
     return file.getvalue()
 
 
+def test_a_mask_that_opens_nothing_is_refused_before_anything_is_drawn(backend: FluxBackend, base: Image.Image) -> None:
+    with pytest.raises(GenServeError, match=r"inputs\[1\]: the mask opens nothing"):
+        edit(backend, told(base), told(Image.new("RGBA", base.size, "black"), "mask"))
+
+
 def _chatty(data: bytes) -> bytes:
     file, said = io.BytesIO(), PngInfo()
     said.add_text("comment", "x" * 100_000_000, zip=True)

@@ -248,14 +248,22 @@ def test_strength_says_how_many_steps_are_drawn(
 
 
 @pytest.mark.parametrize(
-    ("size", "asked", "drawn"),
-    [((640, 640), (0, 0), (64, 64)), ((1200, 600), (0, 0), (96, 48)), ((600, 1200), (128, 64), (128, 64))],
+    ("size", "asked", "drawn", "stretched"),
+    [
+        ((640, 640), (0, 0), (64, 64), False),
+        ((1200, 600), (0, 0), (96, 48), False),
+        ((600, 1200), (128, 64), (128, 64), True),
+    ],
 )
 def test_the_size_is_the_one_asked_for_or_of_the_images_shape(
-    rig: Rig, size: tuple[int, int], asked: tuple[int, int], drawn: tuple[int, int]
+    rig: Rig, size: tuple[int, int], asked: tuple[int, int], drawn: tuple[int, int], stretched: bool
 ) -> None:
     image = told(width=size[0], height=size[1])
     job = rig.submit(inputs=(image,), files=FILES[:1], width=asked[0], height=asked[1])
     rig.inputs_stored(job)
     order = rig.job(job).order
     assert (order.width, order.height) == (order.drawn_width, order.drawn_height) == drawn
+    notes = {note.code: note.message for note in rig.job(job).notes}
+    assert ("stretched" in notes) is stretched
+    if stretched:
+        assert notes["stretched"] == "the image of 600x1200 is stretched to the picture's 128x64"
