@@ -50,6 +50,7 @@ export const CHINESE = {
   idea_6: "巨树里的安静图书馆，水彩画",
 
   state_asking: "正在提交……",
+  state_behind: "排在您尚未发送的 {n} 张之后",
   state_retrying: "还没有答复，正在重试……",
   state_waiting: "{why}{s}后重试。",
   state_key: "等待 API 密钥",
@@ -101,9 +102,10 @@ export const CHINESE = {
   pulse_unknown: "正在连接……",
   pulse_lost: "没有连接",
   pulse_key: "需要密钥",
-  pulse_none: "没有可用的 GPU",
-  pulse_idle: "{n} 个 GPU 空闲",
-  pulse_idle_one: "1 个 GPU 空闲",
+  pulse_closed: "密钥只能绘图",
+  pulse_none: "没有可用的设备",
+  pulse_idle: "{n} 个空闲",
+  pulse_idle_one: "1 个空闲",
   pulse_busy: "{running} 个在画 · {queued} 个等待",
 
   lost: "与服务的连接已断开。正在画的会继续，本页会自动恢复。",
@@ -140,7 +142,7 @@ export const CHINESE = {
   help_private: "图片和提示词保存在此浏览器中；服务端过一段时间就会删除。",
   help_api: "本页的一切都通过公开的 HTTP API 完成。",
 
-  fleet_gpus: "可用 GPU",
+  fleet_gpus: "可用设备",
   fleet_running: "正在画",
   fleet_queued: "等待中",
   fleet_rate: "每分钟图片数",
@@ -159,6 +161,7 @@ export const CHINESE = {
   fleet_step: "第 {step} 步，共 {steps} 步",
   fleet_idle: "空闲",
   fleet_memory: "显存",
+  fleet_memory_cpu: "内存",
   fleet_memory_says: "{used} / {total} GiB",
   fleet_memory_unknown: "尚未测量",
   fleet_planned: "排给它的",

@@ -16,6 +16,7 @@ export class Fleet {
     this.figures = new Map(["gpus", "running", "queued", "rate", "done"].map((name) => [name, { label: h("dt"), value: h("dd"), of: h("small") }]));
     this.title = h("h1");
     this.alarm = h("p", { class: "alarm", role: "status", hidden: true });
+    this.closed = h("p", { class: "hint", role: "status", hidden: true });
     this.charts = [
       new Chart("fleet_queue_title", [
         { name: "queued", label: "fleet_waiting", of: (sample) => sample.queued },
@@ -33,7 +34,7 @@ export class Fleet {
     this.failuresTitle = h("h2");
     this.failures = h("ul", { class: "failures" });
     byId("view-fleet").replaceChildren(
-      this.title, this.alarm,
+      this.title, this.closed, this.alarm,
       h("dl", { class: "figures" }, ...[...this.figures.values()].map(({ label, value }) => h("div", { class: "card" }, label, value))),
       h("section", { class: "charts" }, ...this.charts.map((chart) => chart.element)),
       h("section", {}, this.devices, this.none, this.cards),
@@ -55,6 +56,9 @@ export class Fleet {
     say(this.queueTitle, t("fleet_waiting_title"));
     say(this.failuresTitle, t("fleet_failures"));
     const now = this.#status?.now;
+    const closed = this.#status?.state === "closed";
+    for (const each of byId("view-fleet").children) if (each !== this.title) each.hidden = (each === this.closed) !== closed;
+    say(this.closed, closed ? t("key_forbidden", { why: this.#status.error.message }) : "");
     if (!now) return;
     const { stats, limits, workers } = now;
     const ready = workers.filter((each) => each.state === "ready").length;
@@ -143,10 +147,11 @@ class Gpu {
     const known = total > 0 && (load.allocated_mb || load.free_mb || load.cached_mb);
     const used = total - (load.free_mb ?? 0);
     const memory = known ? t("fleet_memory_says", { used: gib(used), total: gib(total) }) : t("fleet_memory_unknown");
-    say(this.memory.label, t("fleet_memory"));
+    const label = t(worker.device.kind === "cpu" ? "fleet_memory_cpu" : "fleet_memory");
+    say(this.memory.label, label);
     say(this.memory.value, memory);
     set(this.memory.bar, "value", known ? Math.min(used / total, 1) : 0);
-    set(this.memory.bar, "aria-label", `${t("fleet_memory")}: ${memory}`);
+    set(this.memory.bar, "aria-label", `${label}: ${memory}`);
     say(this.planned.label, t("fleet_planned"));
     say(this.planned.value, t("fleet_planned_says", { n: worker.queue_size, most: limits.gpu_queue_size }));
     slots(this.planned.bar, worker.queue_size, limits.gpu_queue_size);

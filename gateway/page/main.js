@@ -109,8 +109,8 @@ async function offerModels() {
 // --- the service ---------------------------------------------------------------------------------
 
 status.addEventListener("change", () => {
-  const known = JSON.stringify((status.now?.models ?? []).map((each) => [each.card.name, each.workers > 0]));
-  if (status.state === "ok" && known !== models) {
+  const known = JSON.stringify((status.now?.models ?? [status.state]).map((each) => [each.card?.name, each.workers > 0]));
+  if (["ok", "closed"].includes(status.state) && known !== models) {
     models = known;
     offerModels();
   }
@@ -132,7 +132,6 @@ function pulse() {
 }
 
 function wantKey(error) {
-  if (keyAsked && error?.status === 403) return; // said once; the key button is there
   keyAsked = true;
   askForKey(keyGiven, error);
 }
