@@ -84,10 +84,17 @@ async def draw(
         return await asyncio.gather(*(submission.ended for submission in submissions))
 
 
-async def accept(link: RouterLink, spec: JobSpec, *, key: RequestKey | None, caller: Caller = ANYBODY) -> Accepted:
-    """Submit one job, to be asked after later: the router's word. Never cancels it."""
+async def accept(
+    link: RouterLink,
+    spec: JobSpec,
+    *,
+    key: RequestKey | None,
+    caller: Caller = ANYBODY,
+    payload: Sequence[Buffer] = (),
+) -> Accepted:
+    """Submit one job, to be asked after later: the router's word. Never cancels it. `payload`: its inputs' frames."""
     name, digest = (key.of_job(0), key.digest) if key else ("", "")
-    submission = link.submit(spec, key=name, digest=digest, owner=caller.owner, terms=caller.terms)
+    submission = link.submit(spec, payload=payload, key=name, digest=digest, owner=caller.owner, terms=caller.terms)
     try:
         return await submission.answered
     finally:

@@ -25,6 +25,7 @@ Seed = Annotated[int, Meta(ge=0, le=SEED_MAX)]
 Side = Annotated[int, Meta(ge=1, le=SIDE_MAX)]  # pixels
 Steps = Annotated[int, Meta(ge=1, le=STEPS_MAX)]
 Previews = Annotated[int, Meta(ge=0, le=PREVIEWS_MAX)]
+Strength = Annotated[float, Meta(gt=0, le=1)]
 Compression = Annotated[int, Meta(ge=0, le=100)]
 Guidance = Annotated[float, Meta(ge=0, le=100)]
 TrueCfg = Annotated[float, Meta(ge=1, le=100)]

@@ -15,7 +15,9 @@ from common.codec import Buffer, split_payload
 from common.errors import GenServeError
 from common.messages import INPUT_PIXELS_MAX, SIDE_MAX, InputSpec
 from common.picture_files import look
+from gateway.dialects.multipart import Form
 
+FILES = ("image", "mask")  # fields of a form that are files
 _WHICH = re.compile(r"inputs\[(\d)\](:?) ")  # as the router and the engine begin
 
 
@@ -26,6 +28,9 @@ class Inputs:
     specs: tuple[InputSpec, ...] = ()
     payload: Sequence[Buffer] = ()
     digest: bytes = b""
+
+
+NO_INPUTS = Inputs()
 
 
 def read_inputs(image: bytes, mask: bytes | None = None, *, names: tuple[str, str] = ("image", "mask")) -> Inputs:
@@ -42,6 +47,19 @@ def read_inputs(image: bytes, mask: bytes | None = None, *, names: tuple[str, st
     payload = [frame for data in files for frame in split_payload(data)]
     told = "".join(f"{each.kind}:{each.sha256}\n" for each in specs)
     return Inputs(tuple(specs), payload, sha256(told.encode()).digest())
+
+
+def read_files(form: Form) -> Inputs:
+    """The `image` of a form, which it must have, and its `mask`. Raises as `read_inputs` does."""
+    images, masks = form.files.get("image", []), form.files.get("mask", [])
+    if not images:
+        raise GenServeError("invalid_request", "image is missing: a PNG, JPEG or WebP file", param="image")
+    if len(images) > 1:
+        text = f"image: one picture is changed at a time here; there are {len(images)}"
+        raise GenServeError("unsupported", text, param="image")
+    if len(masks) > 1:
+        raise GenServeError("invalid_request", f"mask: one is taken; there are {len(masks)}", param="mask")
+    return read_inputs(images[0], masks[0] if masks else None)
 
 
 @contextmanager

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from typing import get_args
 from urllib.parse import urlencode
 
+import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from common.errors import GenServeError
 from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
 from gateway.dialects import body, errors
 from gateway.dialects.errors import HttpError, JobError
+from gateway.dialects.inputs import NO_INPUTS, Inputs, read_files
+from gateway.dialects.multipart import Form
 from gateway.dialects.openai import check_output, output_format, output_quality, parse_size
 from gateway.dialects.picture import EngineSeconds, engine_seconds
 from gateway.dialects.webhooks import Webhook
@@ -24,8 +27,8 @@ STATES: tuple[ShownState, ...] = get_args(ShownState)
 RETRY_AFTER_S_MAX = 60.0  # a job may move up when others are cancelled
 
 
-class JobRequest(body.Body, frozen=True, kw_only=True):
-    """The body of POST /v1/jobs."""
+class JobFields(body.Body, frozen=True, kw_only=True):
+    """What a job is asked for with, in JSON and in a form."""
 
     prompt: body.Prompt
     model: body.ModelName = ""
@@ -40,7 +43,19 @@ class JobRequest(body.Body, frozen=True, kw_only=True):
     output_format: str = "png"
     output_compression: body.Compression | None = None
     previews: body.Previews = 0
+
+
+class JobRequest(JobFields, frozen=True, kw_only=True):
+    """The body of POST /v1/jobs."""
+
     webhook: Webhook | None = None
+
+
+class JobForm(JobFields, frozen=True, kw_only=True):
+    """The text fields of POST /v1/jobs as a form; the files stand beside them: image, and mask."""
+
+    strength: body.Strength | None = None
+    webhook: str = ""  # JSON
 
 
 class ImageFacts(Struct, frozen=True, kw_only=True):
@@ -102,13 +117,40 @@ class Job(Struct, frozen=True, kw_only=True):
 def read_request(data: bytes) -> JobRequest:
     """The checked request. Raises GenServeError invalid_request; `param` names the field."""
     request = body.read(data, JobRequest)
-    body.not_blank("prompt", request.prompt)
-    parse_size(request.size)
-    check_output(request.output_format, request.output_compression)
+    _check(request)
     return request
 
 
-def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) -> JobSpec:
+def read_form(form: Form) -> tuple[JobForm, Inputs]:
+    """The checked form and its files. Raises as `read_request` does."""
+    request = body.read_form(form.fields, JobForm)
+    _check(request)
+    webhook_of(request)
+    return request, read_files(form)
+
+
+def webhook_of(request: JobRequest | JobForm) -> Webhook | None:
+    """Whom to tell the end. Raises GenServeError invalid_request for a form's that is no JSON of one."""
+    if isinstance(request, JobRequest):
+        return request.webhook
+    if not request.webhook:
+        return None
+    try:
+        return msgspec.json.decode(request.webhook, type=Webhook)
+    except msgspec.DecodeError as error:
+        text = f'webhook is the JSON text {{"url": …, "secret": …}}: {error}'
+        raise GenServeError("invalid_request", text, param="webhook") from None
+
+
+def _check(request: JobFields) -> None:
+    body.not_blank("prompt", request.prompt)
+    parse_size(request.size)
+    check_output(request.output_format, request.output_compression)
+
+
+def to_job(
+    request: JobRequest | JobForm, *, model: str, client: str, random_seed: int, inputs: Inputs = NO_INPUTS
+) -> JobSpec:
     """The job; `random_seed` is for a request that names none."""
     width, height = parse_size(request.size)
     return JobSpec(
@@ -127,6 +169,8 @@ def to_job(request: JobRequest, *, model: str, client: str, random_seed: int) ->
         format=output_format(request.output_format),
         quality=output_quality(request.output_format, request.output_compression),
         previews=request.previews,
+        inputs=inputs.specs,
+        strength=request.strength if isinstance(request, JobForm) else None,
     )
 
 

@@ -15,17 +15,15 @@ from common.errors import GenServeError
 from common.messages import SEED_MAX, SIDE_MAX, Format, JobSpec, Note
 from gateway.dialects import body
 from gateway.dialects.body import show
-from gateway.dialects.inputs import Inputs, read_inputs
+from gateway.dialects.inputs import NO_INPUTS, Inputs, read_files
 from gateway.dialects.multipart import Form
 from gateway.dialects.picture import Drawn, PictureFacts, picture_facts
 
 N_MAX = 10
-FILES = ("image", "mask")  # fields of an edit's form that are files
 PARAMS = {  # JobSpec's name: this dialect's
     "steps": "num_inference_steps", "width": "size", "height": "size", "format": "output_format",
     "quality": "output_compression", "previews": "partial_images", "inputs": "image",
 }  # fmt: skip
-NO_INPUTS = Inputs()
 _SIZE = re.compile(r"([0-9]{1,6})x([0-9]{1,6})")
 
 # field: (values that ask for nothing special, documented values that change nothing here, those refused)
@@ -93,7 +91,7 @@ class EditsRequest(Asked, frozen=True, kw_only=True):
 
     input_fidelity: str | None = None
     moderation: str = "auto"
-    strength: Annotated[float, Meta(gt=0, le=1)] | None = None
+    strength: body.Strength | None = None
 
 
 class Warned(Struct, frozen=True, kw_only=True):
@@ -133,17 +131,9 @@ def read_request(data: bytes) -> ImagesRequest:
 
 def read_edit(form: Form) -> tuple[EditsRequest, Inputs]:
     """The checked form and its files. Raises as `read_request` does."""
-    images, masks = form.files.get("image", []), form.files.get("mask", [])
     request = body.read_form(form.fields, EditsRequest)
     _check(request)
-    if not images:
-        raise GenServeError("invalid_request", "image is missing: a PNG, JPEG or WebP file", param="image")
-    if len(images) > 1:
-        text = f"image: one picture is changed at a time here; there are {len(images)}"
-        raise GenServeError("unsupported", text, param="image")
-    if len(masks) > 1:
-        raise GenServeError("invalid_request", f"mask: one is taken; there are {len(masks)}", param="mask")
-    return request, read_inputs(images[0], masks[0] if masks else None)
+    return request, read_files(form)
 
 
 def to_jobs(request: Asked, *, model: str, client: str, random_seed: int, inputs: Inputs = NO_INPUTS) -> list[JobSpec]:

@@ -135,10 +135,9 @@ def _operation(operation: Operation, reference_of: dict[Any, Any]) -> dict[str, 
         shown["security"] = []
     if operation.parameters:
         shown["parameters"] = [_parameter(each) for each in operation.parameters]
-    if operation.body is not None:
-        shown["requestBody"] = {"required": True, "content": {JSON: {"schema": reference_of[operation.body]}}}
-    if operation.form is not None:
-        content = {"multipart/form-data": {"schema": reference_of[operation.form]}}
+    bodies = {JSON: operation.body, "multipart/form-data": operation.form}
+    content = {media: {"schema": reference_of[type_]} for media, type_ in bodies.items() if type_ is not None}
+    if content:
         shown["requestBody"] = {"required": True, "content": content}
     return shown
 

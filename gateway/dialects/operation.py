@@ -52,7 +52,7 @@ class Operation(Struct, frozen=True, kw_only=True):
     says: str = ""  # more, in Markdown's plainest form
     body: type[Body] | None = None
     body_schemas: dict[str, dict[str, Any]] = {}  # what the types of its fields do not say
-    form: type[Body] | None = None  # the text fields of a form, in place of a body
+    form: type[Body] | None = None  # the text fields of a form, in place of a body or beside it
     files: dict[str, bool] = {}  # its files by name; is it required?
     parameters: tuple[Parameter, ...] = ()
     answers: tuple[Answer, ...]

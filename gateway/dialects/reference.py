@@ -89,8 +89,7 @@ def _operation(method: str, path: str, operation: dict[str, Any], document: dict
             for each in operation["parameters"]
         )
         parts.append(_table("Parameters", ("name", "where", "type", "meaning"), rows))
-    if "requestBody" in operation:
-        [(media, content)] = operation["requestBody"]["content"].items()
+    for media, content in operation.get("requestBody", {"content": {}})["content"].items():
         schema = document["components"]["schemas"][content["schema"]["$ref"].removeprefix(_PREFIX)]
         json_title = "Body: one JSON object; null is as if the field were left out"
         title = json_title if media == "application/json" else f"Body: a form ({media})"

@@ -13,7 +13,7 @@ from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_ID, JOB_IDS, client_label, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, links, openai, openai_events
 from gateway.dialects.errors import fields_named
-from gateway.dialects.inputs import Inputs, inputs_named
+from gateway.dialects.inputs import FILES, NO_INPUTS, Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.dialects.picture import Drawn
 from gateway.drawing import drawing
@@ -25,12 +25,12 @@ from gateway.uploads import uploaded
 async def post_generations(request: web.Request) -> web.StreamResponse:
     """Draw n pictures and answer with all of them, or with events while they form."""
     asked = openai.read_request(await read_json_body(request))
-    return await _answer(request, asked, openai.NO_INPUTS, "image_generation")
+    return await _answer(request, asked, NO_INPUTS, "image_generation")
 
 
 async def post_edits(request: web.Request) -> web.StreamResponse:
     """The same, from a picture, and with a mask only where that opens it."""
-    async with uploaded(request, openai.FILES) as form:
+    async with uploaded(request, FILES) as form:
         asked, inputs = openai.read_edit(form)
         return await _answer(request, asked, inputs, "image_edit")
 
@@ -85,7 +85,7 @@ async def _answer(
         cancel_on_disconnect=settings.cancel_on_disconnect,
         on_progress=news.progress,
     )
-    with inputs_named(openai.FILES), fields_named(openai.PARAMS), told_as_header(key):
+    with inputs_named(FILES), fields_named(openai.PARAMS), told_as_header(key):
         async with begun as submissions:
             if not asked.stream:
                 drawn = await asyncio.gather(*(each.ended for each in submissions))

@@ -22,32 +22,43 @@ from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
 from gateway.dialects import jobs, openai, webhooks
 from gateway.dialects.errors import fields_named
+from gateway.dialects.inputs import FILES, NO_INPUTS, Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
 from gateway.drawing import accept
 from gateway.submission import job_failure
+from gateway.uploads import uploaded
+
+FORM = "multipart/form-data"
 
 
 async def post_job(request: web.Request) -> web.Response:
-    """202 with the accepted job; 200 with the job of then where the key is known."""
-    gateway, caller = request.app[GATEWAY], request[WHO]
-    asked = jobs.read_request(await read_json_body(request))
-    if asked.webhook is not None:
-        webhooks.check(asked.webhook, gateway.settings.webhook_hosts)
+    """202 with the accepted job, 200 with the job of then where the key is known; a form brings a picture."""
+    if request.content_type != FORM:
+        return await _accepted(request, jobs.read_request(await read_json_body(request)), NO_INPUTS)
+    async with uploaded(request, FILES) as form:
+        return await _accepted(request, *jobs.read_form(form))
+
+
+async def _accepted(request: web.Request, asked: jobs.JobRequest | jobs.JobForm, inputs: Inputs) -> web.Response:
+    gateway, caller, webhook = request.app[GATEWAY], request[WHO], jobs.webhook_of(asked)
+    if webhook is not None:
+        webhooks.check(webhook, gateway.settings.webhook_hosts)
         gateway.webhooks.check_room()
-    key = request_key(request, "jobs", asked)
+    key = request_key(request, "jobs", asked, inputs.digest)
     job = jobs.to_job(
         asked,
         model=await gateway.model_meant(asked.model),
         client=client_label(request),
         random_seed=random_seed(key),
+        inputs=inputs,
     )
-    with fields_named(openai.PARAMS), told_as_header(key):
-        accepted = await accept(gateway.link, job, key=key, caller=caller)
+    with inputs_named(FILES), fields_named(openai.PARAMS), told_as_header(key):
+        accepted = await accept(gateway.link, job, key=key, caller=caller, payload=inputs.payload)
     request[JOB_IDS] = [accepted.job_id]
     if job.previews:
         gateway.link.following.begin(accepted.job_id, caller.sees)
-    if asked.webhook is not None:
-        await gateway.webhooks.add(accepted.job_id, caller.owner, asked.webhook)
+    if webhook is not None:
+        await gateway.webhooks.add(accepted.job_id, caller.owner, webhook)
     repeated = accepted.repeated and key is not None  # a key made up here is repeated by the link alone
     return reply(
         jobs.to_view(accepted.job),

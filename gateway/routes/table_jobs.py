@@ -118,7 +118,10 @@ def _jobs() -> Iterator[Route]:
             name="createJob",
             tag="Jobs",
             summary="Ask for one picture, to be fetched later",
+            says="As a form it has a picture to start from, and a mask only where that opens it.",
             body=jobs_dialect.JobRequest,
+            form=jobs_dialect.JobForm,
+            files={"image": True, "mask": False},
             body_schemas={"prompt": openai.PROMPT_SCHEMA, "size": openai.SIZE_SCHEMA},
             parameters=(IDEMPOTENCY_KEY, CLIENT),
             answers=(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.dialects import openai
+from gateway.dialects import inputs, openai
 from gateway.dialects.errors import STATUS
 from gateway.dialects.generate import FILES, UploadRequest
 from tests.service import Service
@@ -31,7 +31,7 @@ def fields(kind: type[msgspec.Struct]) -> set[str]:
 
 def test_the_fields_are_those_of_the_code() -> None:
     assert listed("Pictures from a prompt") == fields(openai.ImagesRequest)
-    of_edits = fields(openai.EditsRequest) - fields(openai.ImagesRequest) | set(openai.FILES)
+    of_edits = fields(openai.EditsRequest) - fields(openai.ImagesRequest) | set(inputs.FILES)
     assert listed("Pictures from pictures") == of_edits
     assert fields(openai.ImagesRequest) - fields(openai.EditsRequest) == {"style"}
     named = set(re.findall(r"`(\w+)`", section("The older form")))

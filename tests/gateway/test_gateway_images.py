@@ -18,7 +18,7 @@ from tests.common.test_picture_files import file_of
 from tests.gateway.conftest import Door, until
 from tests.gateway.fake_router import FakeRouter, picture_bytes
 
-IMAGES, EDITS, UPLOAD = "/v1/images/generations", "/v1/images/edits", "/generate/upload"
+IMAGES, EDITS, UPLOAD, JOBS = "/v1/images/generations", "/v1/images/edits", "/generate/upload", "/v1/jobs"
 PICTURE, MASK = file_of("jpeg"), file_of("png", mode="RGBA")
 
 
@@ -197,6 +197,43 @@ async def test_a_link_ends(door: Door) -> None:
 
 
 # --- pictures that are sent ------------------------------------------------------------------------
+
+
+async def test_a_job_to_be_fetched_later_may_start_from_a_picture_too(door: Door, router: FakeRouter) -> None:
+    files: dict[str, bytes | list[bytes]] = {"image": PICTURE, "mask": MASK}
+    fields = {"seed": "5", "strength": "0.5", "previews": "3", "output_format": "webp"}
+    headers = {"Idempotency-Key": "mine"}
+    status, first = await send(door, JOBS, form(files, **fields), headers=headers)
+    assert status == 202
+    [job] = router.jobs.values()
+    assert (job.spec.seed, job.spec.strength, job.spec.previews, job.spec.format) == (5, 0.5, 3, "webp")
+    assert [each.kind for each in job.spec.inputs] == ["image", "mask"]
+    assert router.files == [PICTURE + MASK]
+    status, again = await send(door, JOBS, form(files, **fields), headers=headers)
+    assert (status, again["id"]) == (200, first["id"])
+    status, body = await send(door, JOBS, form({"image": PICTURE}, **fields), headers=headers)
+    assert (status, body["error"]["code"]) == (422, "key_conflict"), "the files are part of what was asked"
+
+
+@pytest.mark.parametrize(
+    ("files", "fields", "param"),
+    [
+        ({"mask": MASK}, {}, "image"),
+        ({"image": b"<svg xmlns='http://www.w3.org/2000/svg'/>"}, {}, "image"),
+        ({"image": [PICTURE, PICTURE]}, {}, "image"),
+        ({"image": PICTURE}, {"strength": "2"}, "strength"),
+        ({"image": PICTURE}, {"n": "2"}, "n"),
+        ({"image": PICTURE}, {"size": "1x"}, "size"),
+        ({"image": PICTURE}, {"webhook": "https://example.org"}, "webhook"),
+        ({"image": PICTURE}, {"webhook": '{"url": "https://example.org", "secret": "x"}'}, "webhook.url"),
+    ],
+)
+async def test_what_is_wrong_with_a_jobs_form(
+    door: Door, router: FakeRouter, files: Any, fields: dict[str, str], param: str
+) -> None:
+    status, body = await send(door, JOBS, form(files, **fields))
+    assert (status in (400, 403), body["error"]["param"]) == (True, param)
+    assert not router.jobs
 
 
 async def test_an_edit_is_a_job_with_its_files(door: Door, router: FakeRouter) -> None:
