@@ -74,13 +74,14 @@ export async function* events(path, { last, signal }) {
 
 async function ask(method, path, { body, idempotencyKey, last, signal }, asked) {
   const headers = {};
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const form = body instanceof FormData;
+  if (body !== undefined && !form) headers["Content-Type"] = "application/json";
   if (idempotencyKey) headers["Idempotency-Key"] = idempotencyKey;
   if (last) headers["Last-Event-ID"] = last;
   if (key) headers.Authorization = `Bearer ${key}`;
   let response;
   try {
-    response = await fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store" });
+    response = await fetch(path, { method, headers, signal, body: body === undefined || form ? body : JSON.stringify(body), cache: "no-store" });
   } catch (error) {
     if (asked?.aborted) throw error;
     throw new Unreachable(String(error));

@@ -3,19 +3,21 @@
 import { byId, h, icon, s, say, set } from "./dom.js";
 import { kept } from "./kept.js";
 import { shapeOf, shapes, sizes } from "./sizes.js";
+import { Start } from "./start.js";
 import { onLanguage, t } from "./text.js";
 
 const COUNTS = [1, 2, 4, 8];
 const PREVIEWS = 12;
 const SEED_MAX = Number.MAX_SAFE_INTEGER - COUNTS.at(-1);
 const DICE_MAX = 2 ** 32;
-const FIELDS = { prompt: "prompt", model: "model", size: "size", num_inference_steps: "steps", guidance_scale: "guidance", seed: "seed", negative_prompt: "negative", true_cfg_scale: "strictness" };
+const FIELDS = { prompt: "prompt", model: "model", size: "size", num_inference_steps: "steps", guidance_scale: "guidance", seed: "seed", negative_prompt: "negative", true_cfg_scale: "strictness", strength: "strength", image: "start-file" };
 const MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 
 export class Composer {
   #models = [];
-  #now = { prompt: "", model: "", shape: "1:1", size: "", count: 1, steps: null, guidance: null, seed: roll(), locked: false, negative: "", strictness: 4, ...kept.get("form") };
+  #now = { prompt: "", model: "", shape: "1:1", size: "", count: 1, steps: null, guidance: null, seed: roll(), locked: false, negative: "", strictness: 4, strength: 0.6, ...kept.get("form") };
   #form = byId("composer");
+  start = new Start();
 
   /** `draw(requests)` is called with [{body, shown}]. */
   constructor(draw) {
@@ -53,6 +55,8 @@ export class Composer {
     this.#now = { ...this.#now, ...pick(made, ["prompt", "model", "size", "steps"]), negative: made.negative ?? "" };
     if (made.guided) this.#now.guidance = made.guidance;
     if (made.strictness) this.#now.strictness = made.strictness;
+    if (made.strength) this.#now.strength = made.strength;
+    this.start.set(made.start ?? null);
     if (this.model) this.#now.shape = shapeOf(this.model.genserve, made.size).name;
     Object.assign(this.#now, seed ? { seed: made.seed, locked: true, count: 1 } : { seed: roll(), locked: false });
     this.#fit();
@@ -87,14 +91,16 @@ export class Composer {
   }
 
   #request(seed) {
-    const { prompt, size, steps, guidance, negative, strictness } = this.#now;
+    const { prompt, size, steps, guidance, negative, strictness, strength } = this.#now;
     const { id: model, genserve: card } = this.model;
     const guided = card.guidance_scale !== null;
     const body = { prompt, model, size, seed, num_inference_steps: steps, previews: Math.min(PREVIEWS, steps) };
     if (guided) body.guidance_scale = guidance;
     if (negative.trim()) Object.assign(body, { negative_prompt: negative, true_cfg_scale: strictness });
     const shown = { prompt, model, size, seed, steps, guided, guidance, negative: negative.trim() ? negative : "", strictness: negative.trim() ? strictness : null };
-    return { body, shown };
+    const start = this.start.picture;
+    if (start) body.strength = shown.strength = strength;
+    return { body, shown, start };
   }
 
   #wrong() {
@@ -108,7 +114,7 @@ export class Composer {
     const { name, value } = field;
     if (field.getAttribute("aria-invalid")) this.refuse(null);
     if (name === "seed") this.#set({ seed: /^\d{1,16}$/.test(value) ? Number(value) : NaN, locked: true });
-    else if (["steps", "guidance", "strictness", "count"].includes(name)) this.#set({ [name]: Number(value) });
+    else if (["steps", "guidance", "strictness", "strength", "count"].includes(name)) this.#set({ [name]: Number(value) });
     else if (name === "shape") this.#set({ shape: value, size: "" });
     else if (name === "model") this.#set({ model: value, steps: null, guidance: null, size: "" });
     else this.#set({ [name]: value });
@@ -145,6 +151,7 @@ export class Composer {
     this.#slider("steps", now.steps, { max: model?.genserve.steps_max });
     this.#slider("guidance", now.guidance);
     this.#slider("strictness", now.strictness);
+    this.#slider("strength", now.strength);
     const seed = byId("seed");
     if (Number.isInteger(now.seed) && seed.value !== String(now.seed)) seed.value = now.seed;
     const lock = byId("lock");
@@ -155,6 +162,7 @@ export class Composer {
     this.#choices(byId("counts"), "count", COUNTS.map((count) => ({ value: count, label: String(count) })), now.count);
     if (!model) return;
     const card = model.genserve;
+    this.start.able(card.edits);
     options(byId("model"), this.#models.map((each) => ({ value: each.id, label: each.id })), model.id);
     say(byId("model-says"), card.workers ? card.description : t("nobody_serves"));
     byId("field-guidance").hidden = card.guidance_scale === null;

@@ -19,6 +19,7 @@ const ICONS = {
   close: "M6 6l12 12M18 6 6 18",
   warn: "M12 4 2.8 20h18.400zM12 10v4.500M12 17.300h.01",
   gpu: "M3 7h18v10H3zM7 17v3M12 17v3M17 17v3M9 10.500h6v3H9z",
+  image: "M4 5h16v14H4zM4 16.500l4.5-5 4 4 3-3 4.500 4M15.5 9h.01",
   open: "M9 4H4v5M15 4h5v5M20 15v5h-5M9 20H4v-5",
 };
 

@@ -39,9 +39,9 @@ export class Jobs extends EventTarget {
     for (const kept of await this.#store.jobs()) if (!this.#all.has(kept.key)) this.#begin({ ...newJob(kept), ...kept });
   }
 
-  /** Asks for one picture: `body` is that of POST /v1/jobs; `shown` is what the page tells of it. */
-  async add(body, shown) {
-    const job = newJob({ key: randomName(), body, shown, at: Date.now() });
+  /** Asks for one picture: `body` is that of POST /v1/jobs, `start` the picture to start from, if any; `shown` is what the page tells of it. */
+  async add(body, shown, start = null) {
+    const job = newJob({ key: randomName(), body, shown, start, at: Date.now() });
     await this.#keep(job);
     this.#begin(job);
     return job;
@@ -143,7 +143,7 @@ export class Jobs extends EventTarget {
     if (job.cancelling && !job.unsure) return;
     job.unsure = true; // from here on there may be a job
     try {
-      this.#apply(job, await call("POST", "v1/jobs", { body: job.body, idempotencyKey: job.key }));
+      this.#apply(job, await call("POST", "v1/jobs", { body: job.start ? formOf(job) : job.body, idempotencyKey: job.key }));
     } catch (error) {
       if (error instanceof Refusal) job.unsure = false;
       throw error;
@@ -184,7 +184,7 @@ export class Jobs extends EventTarget {
     const blob = await call("GET", `v1/jobs/${job.id}/image`, { as: "blob" });
     const { model, size, seed, steps, guidance_scale: guidance, started_at: began, ended_at: ended, device, image, warnings } = job.view;
     const made = { model, size, seed, steps, guidance, device, seconds: began ? ended - began : null };
-    const picture = { id: job.id, at: Date.now(), blob, width: image.width, height: image.height, format: image.format, ...job.shown, ...made, warnings };
+    const picture = { id: job.id, at: Date.now(), blob, width: image.width, height: image.height, format: image.format, ...job.shown, ...made, start: job.start, warnings };
     await this.#forget(job, { silently: true });
     this.#emit("picture", { job, picture });
   }
@@ -269,8 +269,8 @@ export class Jobs extends EventTarget {
     job.sleeping = null;
   }
 
-  async #keep({ key, id, body, shown, at }) {
-    await this.#store.keepJob({ key, id, body, shown, at });
+  async #keep({ key, id, body, shown, start, at }) {
+    await this.#store.keepJob({ key, id, body, shown, start, at });
   }
 
   #changed(job) {
@@ -282,9 +282,17 @@ export class Jobs extends EventTarget {
   }
 }
 
-function newJob({ key, body, shown, at }) {
+/** The same as a form, with the picture to start from. */
+function formOf({ body, start }) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(body)) form.append(name, value);
+  form.append("image", start);
+  return form;
+}
+
+function newJob({ key, body, shown, start = null, at }) {
   return {
-    key, body, shown, at, id: null, state: "asking", position: 0, eta: null, step: 0, steps: shown.steps, device: null,
+    key, body, shown, start, at, id: null, state: "asking", position: 0, eta: null, step: 0, steps: shown.steps, device: null,
     preview: null, previewStep: 0, previews: 0, error: null, trouble: null, ahead: null, cancelling: false, unsure: false, fetching: false,
     stream: null, sleeping: null, last: "", view: null, gone: false,
   };

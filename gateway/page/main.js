@@ -22,7 +22,7 @@ const status = new Status();
 const jobs = new Jobs(store);
 const composer = new Composer(draw);
 const gallery = new Gallery(store, choose);
-const stage = new Stage({ propose: (prompt) => composer.propose(prompt), cancel: (job) => jobs.cancel(job), retry, dismiss: (job) => jobs.cancel(job), reuse, vary, download, remove }, (picture) => gallery.urlOf(picture));
+const stage = new Stage({ propose: (prompt) => composer.propose(prompt), cancel: (job) => jobs.cancel(job), retry, dismiss: (job) => jobs.cancel(job), reuse, vary, mayStart: () => Boolean(composer.model?.genserve.edits), startFrom, download, remove }, (picture) => gallery.urlOf(picture));
 const fleet = new Fleet(() => jobs.all);
 let models = "";
 let keyAsked = false;
@@ -31,7 +31,7 @@ let keyAsked = false;
 
 async function draw(requests) {
   const begun = [];
-  for (const { body, shown } of requests) begun.push(await jobs.add(body, shown));
+  for (const { body, shown, start } of requests) begun.push(await jobs.add(body, shown, start));
   choose(begun[0]);
   if (matchMedia("(max-width: 60rem)").matches) byId("stage").scrollIntoView({ behavior: "smooth" });
 }
@@ -44,7 +44,7 @@ function choose(item) {
 
 function retry(job) {
   jobs.cancel(job);
-  draw([{ body: job.body, shown: job.shown }]);
+  draw([{ body: job.body, shown: job.shown, start: job.start }]);
 }
 
 function reuse(picture) {
@@ -55,6 +55,12 @@ function reuse(picture) {
 function vary(picture) {
   composer.reuse(picture, { seed: false });
   composer.submit();
+}
+
+function startFrom(picture) {
+  composer.start.set(picture.blob);
+  byId("prompt").select();
+  byId("prompt").focus();
 }
 
 function download(picture) {

@@ -12,7 +12,7 @@ export class Stage {
   #shown = null; // a job, a picture, or null
   #kind = "";
 
-  /** `does`: {propose, cancel, retry, dismiss, reuse, vary, download, remove}. */
+  /** `does`: {propose, cancel, retry, dismiss, reuse, vary, mayStart, startFrom, download, remove}. */
   constructor(does, urlOf) {
     this.does = does;
     this.urlOf = urlOf;
@@ -89,7 +89,7 @@ export class Stage {
     if (kind === "job") return [act("stop", "cancel", "cancel", { id: "cancel" })];
     if (kind === "ended") return [act("again", "try_again", "retry"), act("close", "dismiss", "dismiss")];
     return [
-      act("again", "vary", "vary"), act("reuse", "reuse", "reuse"), act("down", "download", "download"),
+      act("again", "vary", "vary"), act("reuse", "reuse", "reuse"), this.does.mayStart() ? act("image", "start_from", "startFrom") : null, act("down", "download", "download"),
       button("open", t("full"), () => this.full()), button("bin", t("delete"), () => this.does.remove(item)),
     ];
   }

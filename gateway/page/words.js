@@ -43,6 +43,7 @@ export function facts(picture) {
     t("fact_steps", { n: picture.steps }),
     picture.guided ? t("fact_guidance", { n: picture.guidance }) : "",
     t("fact_seed", { n: picture.seed }),
+    picture.strength ? t("fact_strength", { n: picture.strength }) : "",
     picture.negative ? t("fact_without", { what: picture.negative }) : "",
     picture.seconds ? t("taken", { s: seconds(picture.seconds) }) : "",
     picture.device ? t("on_device", { device: picture.device }) : "",

@@ -59,8 +59,8 @@ class Seen:
     complaints: list[str] = field(default_factory=list)
     excused: tuple[str, ...] = ()  # parts of complaints that a test provokes
 
-    def __call__(self, selector: str) -> Locator:
-        return self.page.locator(selector)
+    def __call__(self, selector: str, *, has_text: str | None = None) -> Locator:
+        return self.page.locator(selector, has_text=has_text)
 
     def heard(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not any(part in message.text for part in self.excused):

@@ -2,6 +2,7 @@
 
 import io
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from training.scene import Ground, Scene, Thing
 
 HEART = "a large red heart on a yellow background"
 HEART_SEEN = Scene((Thing("red", "heart", size="large", place="center"),), ground=Ground("yellow"))
+STAR_SEEN = Scene((Thing("red", "star", size="large", place="center"),), ground=Ground("yellow"))
 LOOKS = [(DESKTOP, "light", "en-GB"), (PHONE, "dark", "zh-CN"), (DESKTOP, "dark", "en-GB"), (PHONE, "light", "zh-CN")]
 WRONG = {"size": "100x100"}  # what a page might ask whose model has changed since
 LONG = 100  # steps: of a job that is still drawn when it is cancelled
@@ -127,6 +129,40 @@ def test_the_picture_comes_although_the_gateway_dies(browser: Browser, service: 
         expect(seen("#tiles li")).to_have_count(1)
 
 
+def test_a_picture_starts_from_another_one(browser: Browser, service: Service, tmp_path: Path) -> None:
+    with opened(browser, service.http_url) as seen:
+        seen.draw("a large red circle on a yellow background", steps=20)
+        circle = array(seen.pixels(seen.finished()))
+        seen(".acts button", has_text="Start from it").click()
+        expect(seen("#prompt")).to_be_focused()
+        assert seen.faults() == []
+        seen("#strength").fill("0.9")
+        with seen.page.expect_request(lambda request: request.url.endswith("/v1/jobs")) as sent:
+            seen.draw("a large red star on a yellow background", steps=20)
+        assert sent.value.headers["content-type"].startswith("multipart/form-data")
+        expect(seen(".facts")).to_contain_text("from a picture, changed by 0.9")
+        expect(seen("#tiles li[data-kind=picture]")).to_have_count(2)
+        star = array(seen.pixels(seen.finished()))
+        assert problems(star, STAR_SEEN) == []
+        assert not np.array_equal(star, circle)
+
+        seen("#start-remove").click()
+        expect(seen("#start-file")).to_be_focused()
+        text = tmp_path / "no picture.png"
+        text.write_text("none")
+        seen("#start-file").set_input_files(text)
+        expect(seen("#start-wrong")).to_contain_text("no picture")
+        large = tmp_path / "large.bmp"
+        Image.new("RGB", (5000, 1000), "white").save(large)
+        seen("#start-file").set_input_files(large)
+        expect(seen("#start-thumb")).to_be_visible()
+        assert seen("#start-thumb").evaluate("image => image.decode().then(() => image.naturalWidth)") == 2048
+        seen.page.reload()
+        seen("#tiles li[data-kind=picture]").first.locator("button").first.click()
+        seen(".acts button", has_text="Use again").click()
+        expect(seen("#start-thumb")).to_be_visible()
+
+
 def test_behind_a_full_queue_it_is_said_why_and_for_how_many(browser: Browser, service: Service) -> None:
     full = {"message": "the queue is full", "code": "queue_full", "param": None, "what_to_do": ""}
     with opened(browser, service.http_url) as seen:
@@ -160,6 +196,10 @@ def test_on_the_smallest_phone_the_prompt_is_there_at_once_and_nothing_covers_it
             return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) !== element; }"""
         seen("#prompt").scroll_into_view_if_needed()
         assert not seen("#prompt").evaluate(covered)
+        below, model = seen("#generate").bounding_box(), seen("#model").bounding_box()
+        assert below is not None
+        assert model is not None
+        assert below["y"] < model["y"], "Draw stands under the prompt"
         expect(seen("#generate-keys")).not_to_be_visible()
 
 
