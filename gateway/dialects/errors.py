@@ -4,6 +4,7 @@ Pure. OpenAI's shape with two fields more: a typed `code` and `what_to_do`.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -129,8 +130,9 @@ def fields_named(names: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except GenServeError as error:
-        if error.param is not None:
-            error.param = names.get(error.param, error.param)
+        if (own := names.get(error.param or "")) is not None:
+            error.message = re.sub(rf"^{error.param}(?= (is|means) )", own, error.message)
+            error.param = own
         raise
 
 

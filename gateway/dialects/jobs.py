@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from common.errors import GenServeError
 from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
-from gateway.dialects import body, errors
+from gateway.dialects import body, errors, openai
 from gateway.dialects.errors import HttpError, JobError
 from gateway.dialects.inputs import NO_INPUTS, Inputs, read_files
 from gateway.dialects.multipart import Form
@@ -21,6 +21,7 @@ from gateway.dialects.openai import check_output, output_format, output_quality,
 from gateway.dialects.picture import EngineSeconds, engine_seconds
 from gateway.dialects.webhooks import Webhook
 
+PARAMS = {name: own for name, own in openai.PARAMS.items() if name != "previews"}  # which is called so here, too
 LIST_LIMIT, LIST_LIMIT_MAX = 20, 100  # jobs on a page
 NUMBER_DIGITS_MAX = 15
 STATES: tuple[ShownState, ...] = get_args(ShownState)

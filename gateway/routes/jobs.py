@@ -20,7 +20,7 @@ from common.messages import (
 )
 from gateway.access import WHO
 from gateway.context import GATEWAY, JOB_IDS, client_label, job_id_of, random_seed, read_json_body, reply, request_key
-from gateway.dialects import jobs, openai, webhooks
+from gateway.dialects import jobs, webhooks
 from gateway.dialects.errors import fields_named
 from gateway.dialects.inputs import FILES, NO_INPUTS, Inputs, inputs_named
 from gateway.dialects.keys import told_as_header
@@ -52,7 +52,7 @@ async def _accepted(request: web.Request, asked: jobs.JobRequest | jobs.JobForm,
         random_seed=random_seed(key),
         inputs=inputs,
     )
-    with inputs_named(FILES), fields_named(openai.PARAMS), told_as_header(key):
+    with inputs_named(FILES), fields_named(jobs.PARAMS), told_as_header(key):
         accepted = await accept(gateway.link, job, key=key, caller=caller, payload=inputs.payload)
     request[JOB_IDS] = [accepted.job_id]
     if job.previews:

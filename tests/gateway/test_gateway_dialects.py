@@ -322,3 +322,13 @@ def test_a_full_disk_is_not_health() -> None:
     view = shown(fleet.health_view(full, ""))
     assert view["status"] == "unhealthy"
     assert view["reasons"] == ["no new jobs are taken: 3 MiB are free on the router's disk"]
+
+
+def test_a_refusal_calls_its_field_as_the_dialect_does() -> None:
+    with pytest.raises(GenServeError) as caught, errors.fields_named(openai.PARAMS):
+        raise GenServeError("invalid_request", "steps is 500; flux1-dev takes 1 to 100", param="steps")
+    assert caught.value.param == "num_inference_steps"
+    assert caught.value.message == "num_inference_steps is 500; flux1-dev takes 1 to 100"
+    with pytest.raises(GenServeError) as caught, errors.fields_named(openai.PARAMS):
+        raise GenServeError("invalid_request", "inputs[0]: its data is damaged", param="inputs")
+    assert (caught.value.param, caught.value.message) == ("image", "inputs[0]: its data is damaged")
