@@ -101,6 +101,7 @@ export const CHINESE = {
   pulse_unknown: "正在连接……",
   pulse_lost: "没有连接",
   pulse_key: "需要密钥",
+  pulse_hidden: "集群不可见",
   pulse_none: "没有可用的 GPU",
   pulse_idle: "{n} 个 GPU 空闲",
   pulse_idle_one: "1 个 GPU 空闲",
@@ -122,7 +123,6 @@ export const CHINESE = {
   key_title: "API 密钥",
   key_says: "此服务需要密钥。密钥只保留到关闭此标签页，并且只发送给此服务。",
   key_wrong: "服务不接受此密钥。{why}",
-  key_forbidden: "此密钥没有这项权限。{why}",
   key_save: "使用此密钥",
   key_forget: "忘记密钥",
 
@@ -176,6 +176,8 @@ export const CHINESE = {
   fleet_waiting_says: "{queued} 个等待：{planned} 个已排到 GPU，{overflow} 个排在其后（可容纳 {most} 个）。",
   fleet_waiting_none: "没有等待的任务。",
   fleet_your_place: "你的：第 {n} 位",
+  fleet_key: "有 API 密钥才能查看集群。请用上方的密钥按钮输入。",
+  fleet_hidden: "此密钥可以画图，但不能查看集群：这需要有“read”权限的密钥。",
   fleet_failures: "最近的失败",
   fleet_storage: "暂不接受新任务：{why}",
 

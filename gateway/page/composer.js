@@ -17,9 +17,9 @@ export class Composer {
   #now = { prompt: "", model: "", shape: "1:1", size: "", count: 1, steps: null, guidance: null, seed: roll(), locked: false, negative: "", strictness: 4, ...kept.get("form") };
   #form = byId("composer");
 
-  /** `draw(requests)` is called with [{body, shown}]. */
-  constructor(draw) {
-    this.draw = draw;
+  /** `draw(requests)` is called with [{body, shown}]; `keyless()` asks for a key where one is missing: was it? */
+  constructor(draw, keyless) {
+    Object.assign(this, { draw, keyless });
     say(byId("generate-keys"), MAC ? "⌘ ↵" : "Ctrl ↵");
     byId("dice").replaceChildren(icon("dice"));
     byId("prompt").value = this.#now.prompt;
@@ -67,6 +67,7 @@ export class Composer {
   }
 
   submit() {
+    if (!this.model && this.keyless()) return;
     const wrong = this.#wrong();
     if (wrong) return this.refuse(wrong);
     this.refuse(null);

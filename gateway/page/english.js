@@ -101,6 +101,7 @@ export const ENGLISH = {
   pulse_unknown: "Connecting…",
   pulse_lost: "No connection",
   pulse_key: "Key needed",
+  pulse_hidden: "Fleet not shown",
   pulse_none: "No GPU ready",
   pulse_idle: "{n} GPUs free",
   pulse_idle_one: "1 GPU free",
@@ -122,7 +123,6 @@ export const ENGLISH = {
   key_title: "API key",
   key_says: "This service asks for a key. It is kept until this tab is closed, and sent only to this service.",
   key_wrong: "The service does not take this key. {why}",
-  key_forbidden: "This key may not do that. {why}",
   key_save: "Use this key",
   key_forget: "Forget the key",
 
@@ -176,6 +176,8 @@ export const ENGLISH = {
   fleet_waiting_says: "{queued} wait: {planned} have a GPU in view, {overflow} wait behind them (room for {most}).",
   fleet_waiting_none: "Nobody waits.",
   fleet_your_place: "Yours: number {n}",
+  fleet_key: "The fleet is shown to those who have an API key. Give yours with the key button above.",
+  fleet_hidden: "This key may draw, but not see the fleet: that takes a key with the right “read”.",
   fleet_failures: "Failed lately",
   fleet_storage: "No new jobs are taken: {why}",
 };

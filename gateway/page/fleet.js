@@ -55,6 +55,7 @@ export class Fleet {
     say(this.queueTitle, t("fleet_waiting_title"));
     say(this.failuresTitle, t("fleet_failures"));
     const now = this.#status?.now;
+    this.#unknown(this.#status);
     if (!now) return;
     const { stats, limits, workers } = now;
     const ready = workers.filter((each) => each.state === "ready").length;
@@ -69,6 +70,14 @@ export class Fleet {
     this.#devices(workers, limits);
     this.#queue(stats, limits);
     this.#lately(now.failures);
+  }
+
+  /** Where nothing may be told of the fleet, why not stands in its place. */
+  #unknown(status) {
+    const why = !status?.now && { key: "fleet_key", hidden: "fleet_hidden" }[status?.state];
+    for (const part of byId("view-fleet").children) if (part !== this.title && part !== this.alarm) part.hidden = Boolean(why);
+    this.alarm.hidden = !why;
+    say(this.alarm, why ? t(why) : "");
   }
 
   #figure(name, value, of = "") {

@@ -107,13 +107,15 @@ def opened(
     scheme: str = "light",
     locale: str = "en-GB",
     view: str = "",
+    ready: str = "#model option",
+    excused: tuple[str, ...] = (),
 ) -> Iterator[Seen]:
-    """The page in a fresh profile, ready; at the end it must have complained of nothing."""
+    """The page in a fresh profile, with `ready` on it; at the end it must have complained of nothing."""
     context = browser.new_context(
         viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, locale=locale, reduced_motion="reduce"
     )
     context.set_default_timeout(WITHIN_MS)
-    seen = Seen(context.new_page(), url)
+    seen = Seen(context.new_page(), url, excused=excused)
     seen.page.on("console", seen.heard)
     seen.page.on("pageerror", lambda error: seen.complaints.append(f"crash: {error}"))
     seen.page.on(
@@ -124,7 +126,7 @@ def opened(
     )
     seen.page.goto(f"{url}/{view}")
     seen("html[data-ready]").wait_for()
-    seen("#model option").first.wait_for(state="attached")
+    seen(ready).first.wait_for(state="attached")
     yield seen
     context.close()
     assert seen.complaints == []
