@@ -50,6 +50,7 @@ export const CHINESE = {
   idea_6: "巨树里的安静图书馆，水彩画",
 
   state_asking: "正在提交……",
+  state_behind: "排在您尚未发送的 {n} 张之后",
   state_retrying: "还没有答复，正在重试……",
   state_waiting: "{why}{s}后重试。",
   state_key: "等待 API 密钥",
@@ -101,10 +102,10 @@ export const CHINESE = {
   pulse_unknown: "正在连接……",
   pulse_lost: "没有连接",
   pulse_key: "需要密钥",
-  pulse_hidden: "集群不可见",
-  pulse_none: "没有可用的 GPU",
-  pulse_idle: "{n} 个 GPU 空闲",
-  pulse_idle_one: "1 个 GPU 空闲",
+  pulse_closed: "密钥只能绘图",
+  pulse_none: "没有可用的设备",
+  pulse_idle: "{n} 个空闲",
+  pulse_idle_one: "1 个空闲",
   pulse_busy: "{running} 个在画 · {queued} 个等待",
 
   lost: "与服务的连接已断开。正在画的会继续，本页会自动恢复。",
@@ -123,6 +124,7 @@ export const CHINESE = {
   key_title: "API 密钥",
   key_says: "此服务需要密钥。密钥只保留到关闭此标签页，并且只发送给此服务。",
   key_wrong: "服务不接受此密钥。{why}",
+  key_forbidden: "此密钥没有这项权限。{why}",
   key_save: "使用此密钥",
   key_forget: "忘记密钥",
 
@@ -140,7 +142,7 @@ export const CHINESE = {
   help_private: "图片和提示词保存在此浏览器中；服务端过一段时间就会删除。",
   help_api: "本页的一切都通过公开的 HTTP API 完成。",
 
-  fleet_gpus: "可用 GPU",
+  fleet_gpus: "可用设备",
   fleet_running: "正在画",
   fleet_queued: "等待中",
   fleet_rate: "每分钟图片数",
@@ -159,6 +161,7 @@ export const CHINESE = {
   fleet_step: "第 {step} 步，共 {steps} 步",
   fleet_idle: "空闲",
   fleet_memory: "显存",
+  fleet_memory_cpu: "内存",
   fleet_memory_says: "{used} / {total} GiB",
   fleet_memory_unknown: "尚未测量",
   fleet_planned: "排给它的",
@@ -177,7 +180,6 @@ export const CHINESE = {
   fleet_waiting_none: "没有等待的任务。",
   fleet_your_place: "你的：第 {n} 位",
   fleet_key: "有 API 密钥才能查看集群。请用上方的密钥按钮输入。",
-  fleet_hidden: "此密钥可以画图，但不能查看集群：这需要有“read”权限的密钥。",
   fleet_failures: "最近的失败",
   fleet_storage: "暂不接受新任务：{why}",
 

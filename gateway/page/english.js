@@ -50,6 +50,7 @@ export const ENGLISH = {
   idea_6: "a quiet library inside a giant tree, watercolour",
 
   state_asking: "Sending…",
+  state_behind: "Behind {n} of yours that are not sent yet",
   state_retrying: "No answer yet. Asking again…",
   state_waiting: "{why} Asking again in {s}.",
   state_key: "Waiting for an API key",
@@ -101,10 +102,10 @@ export const ENGLISH = {
   pulse_unknown: "Connecting…",
   pulse_lost: "No connection",
   pulse_key: "Key needed",
-  pulse_hidden: "Fleet not shown",
-  pulse_none: "No GPU ready",
-  pulse_idle: "{n} GPUs free",
-  pulse_idle_one: "1 GPU free",
+  pulse_closed: "Key may only draw",
+  pulse_none: "Nothing ready",
+  pulse_idle: "{n} ready",
+  pulse_idle_one: "1 ready",
   pulse_busy: "{running} drawing · {queued} waiting",
 
   lost: "The connection to the service is lost. What runs goes on; this page comes back by itself.",
@@ -123,6 +124,7 @@ export const ENGLISH = {
   key_title: "API key",
   key_says: "This service asks for a key. It is kept until this tab is closed, and sent only to this service.",
   key_wrong: "The service does not take this key. {why}",
+  key_forbidden: "This key may not do that. {why}",
   key_save: "Use this key",
   key_forget: "Forget the key",
 
@@ -140,7 +142,7 @@ export const ENGLISH = {
   help_private: "Pictures and prompts are kept in this browser; the service forgets them after a while.",
   help_api: "Everything here is done through the public HTTP API.",
 
-  fleet_gpus: "GPUs ready",
+  fleet_gpus: "Devices ready",
   fleet_running: "Drawing",
   fleet_queued: "Waiting",
   fleet_rate: "Pictures a minute",
@@ -159,6 +161,7 @@ export const ENGLISH = {
   fleet_step: "Step {step} of {steps}",
   fleet_idle: "Free",
   fleet_memory: "Memory",
+  fleet_memory_cpu: "Memory",
   fleet_memory_says: "{used} of {total} GiB",
   fleet_memory_unknown: "not measured yet",
   fleet_planned: "Next for it",
@@ -177,7 +180,6 @@ export const ENGLISH = {
   fleet_waiting_none: "Nobody waits.",
   fleet_your_place: "Yours: number {n}",
   fleet_key: "The fleet is shown to those who have an API key. Give yours with the key button above.",
-  fleet_hidden: "This key may draw, but not see the fleet: that takes a key with the right “read”.",
   fleet_failures: "Failed lately",
   fleet_storage: "No new jobs are taken: {why}",
 };

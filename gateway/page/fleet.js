@@ -16,6 +16,7 @@ export class Fleet {
     this.figures = new Map(["gpus", "running", "queued", "rate", "done"].map((name) => [name, { label: h("dt"), value: h("dd"), of: h("small") }]));
     this.title = h("h1");
     this.alarm = h("p", { class: "alarm", role: "status", hidden: true });
+    this.closed = h("p", { class: "hint", role: "status", hidden: true });
     this.charts = [
       new Chart("fleet_queue_title", [
         { name: "queued", label: "fleet_waiting", of: (sample) => sample.queued },
@@ -33,7 +34,7 @@ export class Fleet {
     this.failuresTitle = h("h2");
     this.failures = h("ul", { class: "failures" });
     byId("view-fleet").replaceChildren(
-      this.title, this.alarm,
+      this.title, this.closed, this.alarm,
       h("dl", { class: "figures" }, ...[...this.figures.values()].map(({ label, value }) => h("div", { class: "card" }, label, value))),
       h("section", { class: "charts" }, ...this.charts.map((chart) => chart.element)),
       h("section", {}, this.devices, this.none, this.cards),
@@ -55,7 +56,7 @@ export class Fleet {
     say(this.queueTitle, t("fleet_waiting_title"));
     say(this.failuresTitle, t("fleet_failures"));
     const now = this.#status?.now;
-    this.#unknown(this.#status);
+    this.#tellClosed(this.#status ?? {});
     if (!now) return;
     const { stats, limits, workers } = now;
     const ready = workers.filter((each) => each.state === "ready").length;
@@ -73,11 +74,12 @@ export class Fleet {
   }
 
   /** Where nothing may be told of the fleet, why not stands in its place. */
-  #unknown(status) {
-    const why = !status?.now && { key: "fleet_key", hidden: "fleet_hidden" }[status?.state];
-    for (const part of byId("view-fleet").children) if (part !== this.title && part !== this.alarm) part.hidden = Boolean(why);
-    this.alarm.hidden = !why;
-    say(this.alarm, why ? t(why) : "");
+  #tellClosed({ now, state, error } = {}) {
+    const why = now ? "" : { key: t("fleet_key"), closed: t("key_forbidden", { why: error?.message }) }[state];
+    for (const part of byId("view-fleet").children) if (![this.title, this.closed, this.alarm].includes(part)) part.hidden = Boolean(why);
+    this.closed.hidden = !why;
+    say(this.closed, why ?? "");
+    if (why) this.alarm.hidden = true;
   }
 
   #figure(name, value, of = "") {
@@ -152,10 +154,11 @@ class Gpu {
     const known = total > 0 && (load.allocated_mb || load.free_mb || load.cached_mb);
     const used = total - (load.free_mb ?? 0);
     const memory = known ? t("fleet_memory_says", { used: gib(used), total: gib(total) }) : t("fleet_memory_unknown");
-    say(this.memory.label, t("fleet_memory"));
+    const label = t(worker.device.kind === "cpu" ? "fleet_memory_cpu" : "fleet_memory");
+    say(this.memory.label, label);
     say(this.memory.value, memory);
     set(this.memory.bar, "value", known ? Math.min(used / total, 1) : 0);
-    set(this.memory.bar, "aria-label", `${t("fleet_memory")}: ${memory}`);
+    set(this.memory.bar, "aria-label", `${label}: ${memory}`);
     say(this.planned.label, t("fleet_planned"));
     say(this.planned.value, t("fleet_planned_says", { n: worker.queue_size, most: limits.gpu_queue_size }));
     slots(this.planned.bar, worker.queue_size, limits.gpu_queue_size);

@@ -20,6 +20,7 @@ export class Jobs extends EventTarget {
   #preferred = null;
   #keyGiven = [];
   #turn = Promise.resolve();
+  #line = []; // of jobs that wait to be sent, the one that is being sent first
 
   constructor(store) {
     super();
@@ -75,7 +76,7 @@ export class Jobs extends EventTarget {
     this.#all.set(job.key, job);
     this.#changed(job);
     try {
-      if (!job.id) await this.#inTurn(() => this.#again(job, () => this.#ask(job)));
+      if (!job.id) await this.#inTurn(job, () => this.#again(job, () => this.#ask(job)));
       if (!job.id) return this.#end(job, "cancelled");
       if (job.cancelling) this.#sendCancel(job);
       while (!ENDS.has(job.state)) await this.#again(job, () => this.#follow(job));
@@ -113,16 +114,29 @@ export class Jobs extends EventTarget {
   }
 
   /** Requests go one after another, so that pictures are drawn in the order they were asked for. */
-  async #inTurn(act) {
+  async #inTurn(job, act) {
     const before = this.#turn;
     const { promise, resolve } = Promise.withResolvers();
     this.#turn = promise;
+    this.#line.push(job);
+    this.#tellLine();
     await before;
     try {
       await act();
     } finally {
+      this.#line.shift();
+      job.ahead = null;
+      this.#tellLine();
       resolve();
     }
+  }
+
+  /** Those that wait to be sent know how many are before them, and the first, for whose sake they wait. */
+  #tellLine() {
+    this.#line.forEach((job, n) => {
+      job.ahead = n ? { n, first: this.#line[0] } : null;
+      if (n) this.#changed(job);
+    });
   }
 
   async #ask(job) {
@@ -233,6 +247,7 @@ export class Jobs extends EventTarget {
   async #pause(job, trouble, ms) {
     job.trouble = trouble;
     this.#changed(job);
+    if (this.#line[0] === job) this.#tellLine();
     await this.#sleep(job, ms);
   }
 
@@ -270,7 +285,7 @@ export class Jobs extends EventTarget {
 function newJob({ key, body, shown, at }) {
   return {
     key, body, shown, at, id: null, state: "asking", position: 0, eta: null, step: 0, steps: shown.steps, device: null,
-    preview: null, previewStep: 0, previews: 0, error: null, trouble: null, cancelling: false, unsure: false, fetching: false,
+    preview: null, previewStep: 0, previews: 0, error: null, trouble: null, ahead: null, cancelling: false, unsure: false, fetching: false,
     stream: null, sleeping: null, last: "", view: null, gone: false,
   };
 }

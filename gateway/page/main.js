@@ -109,10 +109,9 @@ async function offerModels() {
 // --- the service ---------------------------------------------------------------------------------
 
 status.addEventListener("change", () => {
-  const known = JSON.stringify((status.now?.models ?? []).map((each) => [each.card.name, each.workers > 0]));
-  const mayKnow = status.state === "ok" || status.state === "hidden";
-  if (mayKnow && status.state + known !== models) {
-    models = status.state + known;
+  const known = status.state + JSON.stringify((status.now?.models ?? []).map((each) => [each.card.name, each.workers > 0]));
+  if (["ok", "closed"].includes(status.state) && known !== models) {
+    models = known;
     offerModels();
   }
   if (status.state === "key" && !keyAsked) wantKey(status.error);

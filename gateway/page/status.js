@@ -8,7 +8,7 @@ const UNSEEN_MS = 15_000;
 const HISTORY_S = 600;
 const RATE_OVER_S = 30; // pictures a minute, over the last so many seconds
 
-/** Emits `change`. `state`: unknown | ok | lost | key (none that is known) | hidden (from this key); `now` is the latest GET /v1/status. */
+/** Emits `change`. `state`: unknown | ok | lost | key | closed (to this key); `now` is the latest GET /v1/status. */
 export class Status extends EventTarget {
   state = "unknown";
   now = null;
@@ -38,12 +38,12 @@ export class Status extends EventTarget {
       this.state = "ok";
       this.#remember();
     } catch (error) {
-      this.state = (error instanceof Refusal && { 401: "key", 403: "hidden" }[error.status]) || "lost";
+      this.state = (error instanceof Refusal && { 401: "key", 403: "closed" }[error.status]) || "lost";
       if (this.state !== "lost") this.now = null; // of what another key was told
       this.error = error;
     }
     this.#asking = false;
-    this.#timer = setTimeout(() => this.ask(), document.hidden ? UNSEEN_MS : this.#lookedAt ? LOOKED_AT_MS : OTHERWISE_MS);
+    this.#timer = setTimeout(() => this.ask(), document.hidden || this.state === "closed" ? UNSEEN_MS : this.#lookedAt ? LOOKED_AT_MS : OTHERWISE_MS);
     this.dispatchEvent(new Event("change"));
   }
 

@@ -24,6 +24,7 @@ export function standing(job) {
   }
   if (trouble?.kind === "unreachable") return t(job.id ? "state_lost" : "state_retrying");
   if (job.cancelling) return t("state_cancelling");
+  if (!job.id && job.ahead) return [job.ahead.first.trouble ? standing(job.ahead.first) : "", t("state_behind", job.ahead)].filter(Boolean).join(" ");
   if (!job.id) return t("state_asking");
   if (job.fetching || state === "done") return t("state_fetching");
   const line = state === "running" ? running(job) : job.position ? t("state_position", { n: job.position }) : t("state_queued");

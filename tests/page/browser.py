@@ -108,11 +108,17 @@ def opened(
     locale: str = "en-GB",
     view: str = "",
     ready: str = "#model option",
+    touch: bool = False,
     excused: tuple[str, ...] = (),
 ) -> Iterator[Seen]:
-    """The page in a fresh profile, with `ready` on it; at the end it must have complained of nothing."""
+    """The page in a fresh profile, once `ready` is there; at the end it must have complained of nothing."""
     context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, locale=locale, reduced_motion="reduce"
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=scheme,
+        locale=locale,
+        reduced_motion="reduce",
+        has_touch=touch,
+        is_mobile=touch,
     )
     context.set_default_timeout(WITHIN_MS)
     seen = Seen(context.new_page(), url, excused=excused)
@@ -129,4 +135,4 @@ def opened(
     seen(ready).first.wait_for(state="attached")
     yield seen
     context.close()
-    assert seen.complaints == []
+    assert seen.complaints == [], seen.complaints

@@ -127,6 +127,42 @@ def test_the_picture_comes_although_the_gateway_dies(browser: Browser, service: 
         expect(seen("#tiles li")).to_have_count(1)
 
 
+def test_behind_a_full_queue_it_is_said_why_and_for_how_many(browser: Browser, service: Service) -> None:
+    full = {"message": "the queue is full", "code": "queue_full", "param": None, "what_to_do": ""}
+    with opened(browser, service.http_url) as seen:
+        seen.excused = ("429 (Too Many Requests)",)
+        refuse = {"status": 429, "headers": {"Retry-After": "1"}, "json": {"error": full}}
+        seen.page.route("**/v1/jobs", lambda route: route.fulfill(**refuse))
+        seen.draw("a red star", steps=4, count=4)
+        expect(seen(".line")).to_contain_text("The queue is full. Asking again in 1")
+        seen("#tiles li").nth(0).locator("button").first.click()
+        expect(seen(".line")).to_contain_text("Behind 3 of yours")
+        expect(seen(".line")).to_contain_text("The queue is full.")
+        seen.page.unroute("**/v1/jobs")
+        seen.finished()
+        expect(seen("#tiles li[data-kind=job]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])
+def test_on_the_smallest_phone_the_prompt_is_there_at_once_and_nothing_covers_it(
+    browser: Browser, service: Service, locale: str
+) -> None:
+    with opened(browser, service.http_url, size=(320, 600), locale=locale, touch=True) as seen:
+        assert not seen.overflows()
+        prompt = seen("#prompt").bounding_box()
+        assert prompt is not None
+        assert prompt["y"] + prompt["height"] / 2 < 600
+        seen("#prompt").fill("a large green heart")
+        seen("#generate").click()
+        seen.finished()
+        assert not seen.overflows()
+        covered = """element => { const box = element.getBoundingClientRect();
+            return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) !== element; }"""
+        seen("#prompt").scroll_into_view_if_needed()
+        assert not seen("#prompt").evaluate(covered)
+        expect(seen("#generate-keys")).not_to_be_visible()
+
+
 @pytest.mark.parametrize(("size", "scheme", "locale"), LOOKS)
 def test_everyone_can_use_it(
     browser: Browser, service: Service, size: tuple[int, int], scheme: str, locale: str
