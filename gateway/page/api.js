@@ -72,7 +72,9 @@ export async function* events(path, { last, signal }) {
   }
 }
 
-async function ask(method, path, { body, idempotencyKey, last, signal }, asked) {
+async function ask(method, path, options, asked) {
+  const { body, idempotencyKey, last, signal } = options;
+  const sent = key;
   const headers = {};
   const form = body instanceof FormData;
   if (body !== undefined && !form) headers["Content-Type"] = "application/json";
@@ -87,6 +89,7 @@ async function ask(method, path, { body, idempotencyKey, last, signal }, asked) 
     throw new Unreachable(String(error));
   }
   if (response.ok) return response;
+  if (response.status === 401 && sent !== key) return ask(method, path, options, asked); // another was given meanwhile
   throw new Refusal(response.status, await errorOf(response), retryAfterOf(response));
 }
 

@@ -186,6 +186,7 @@ export const CHINESE = {
   fleet_waiting_says: "{queued} 个等待：{planned} 个已排到 GPU，{overflow} 个排在其后（可容纳 {most} 个）。",
   fleet_waiting_none: "没有等待的任务。",
   fleet_your_place: "你的：第 {n} 位",
+  fleet_key: "有 API 密钥才能查看集群。请用上方的密钥按钮输入。",
   fleet_failures: "最近的失败",
   fleet_storage: "暂不接受新任务：{why}",
 

@@ -19,9 +19,9 @@ export class Composer {
   #form = byId("composer");
   start = new Start();
 
-  /** `draw(requests)` is called with [{body, shown}]. */
-  constructor(draw) {
-    this.draw = draw;
+  /** `draw(requests)` is called with [{body, shown}]; `keyless()` asks for a key where one is missing: was it? */
+  constructor(draw, keyless) {
+    Object.assign(this, { draw, keyless });
     say(byId("generate-keys"), MAC ? "⌘ ↵" : "Ctrl ↵");
     byId("dice").replaceChildren(icon("dice"));
     byId("prompt").value = this.#now.prompt;
@@ -71,6 +71,7 @@ export class Composer {
   }
 
   submit() {
+    if (!this.model && this.keyless()) return;
     const wrong = this.#wrong();
     if (wrong) return this.refuse(wrong);
     this.refuse(null);

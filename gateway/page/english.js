@@ -186,6 +186,7 @@ export const ENGLISH = {
   fleet_waiting_says: "{queued} wait: {planned} have a GPU in view, {overflow} wait behind them (room for {most}).",
   fleet_waiting_none: "Nobody waits.",
   fleet_your_place: "Yours: number {n}",
+  fleet_key: "The fleet is shown to those who have an API key. Give yours with the key button above.",
   fleet_failures: "Failed lately",
   fleet_storage: "No new jobs are taken: {why}",
 };

@@ -56,9 +56,7 @@ export class Fleet {
     say(this.queueTitle, t("fleet_waiting_title"));
     say(this.failuresTitle, t("fleet_failures"));
     const now = this.#status?.now;
-    const closed = this.#status?.state === "closed";
-    for (const each of byId("view-fleet").children) if (each !== this.title) each.hidden = (each === this.closed) !== closed;
-    say(this.closed, closed ? t("key_forbidden", { why: this.#status.error.message }) : "");
+    this.#tellClosed(this.#status ?? {});
     if (!now) return;
     const { stats, limits, workers } = now;
     const ready = workers.filter((each) => each.state === "ready").length;
@@ -73,6 +71,15 @@ export class Fleet {
     this.#devices(workers, limits);
     this.#queue(stats, limits);
     this.#lately(now.failures);
+  }
+
+  /** Where nothing may be told of the fleet, why not stands in its place. */
+  #tellClosed({ now, state, error } = {}) {
+    const why = now ? "" : { key: t("fleet_key"), closed: t("key_forbidden", { why: error?.message }) }[state];
+    for (const part of byId("view-fleet").children) if (![this.title, this.closed, this.alarm].includes(part)) part.hidden = Boolean(why);
+    this.closed.hidden = !why;
+    say(this.closed, why ?? "");
+    if (why) this.alarm.hidden = true;
   }
 
   #figure(name, value, of = "") {

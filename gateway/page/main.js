@@ -20,7 +20,7 @@ const THEMES = ["auto", "light", "dark"];
 const store = new Store();
 const status = new Status();
 const jobs = new Jobs(store);
-const composer = new Composer(draw);
+const composer = new Composer(draw, () => status.state === "key" && wantKey(status.error));
 const gallery = new Gallery(store, choose);
 const stage = new Stage({ propose: (prompt) => composer.propose(prompt), cancel: (job) => jobs.cancel(job), retry, dismiss: (job) => jobs.cancel(job), reuse, vary, mayStart: () => Boolean(composer.model?.genserve.edits), startFrom, download, remove }, (picture) => gallery.urlOf(picture));
 const fleet = new Fleet(() => jobs.all);
@@ -100,7 +100,7 @@ jobs.addEventListener("refused", ({ detail: { job, error } }) => {
   if (stage.shown === job || !stage.shown) choose(gallery.items[0] ?? null);
 });
 
-jobs.addEventListener("key", ({ detail: { error } }) => wantKey(error));
+jobs.addEventListener("key", ({ detail: { error } }) => wantKey(error)); // also where it was asked for before
 
 async function offerModels() {
   try {
@@ -115,12 +115,12 @@ async function offerModels() {
 // --- the service ---------------------------------------------------------------------------------
 
 status.addEventListener("change", () => {
-  const known = JSON.stringify((status.now?.models ?? [status.state]).map((each) => [each.card?.name, each.workers > 0]));
+  const known = status.state + JSON.stringify((status.now?.models ?? []).map((each) => [each.card.name, each.workers > 0]));
   if (["ok", "closed"].includes(status.state) && known !== models) {
     models = known;
     offerModels();
   }
-  if (status.state === "key") wantKey(status.error);
+  if (status.state === "key" && !keyAsked) wantKey(status.error);
   if (!byId("view-fleet").hidden) fleet.show(status);
   pulse();
 });
@@ -140,6 +140,7 @@ function pulse() {
 function wantKey(error) {
   keyAsked = true;
   askForKey(keyGiven, error);
+  return true;
 }
 
 function keyGiven() {

@@ -40,7 +40,7 @@ export function askForKey(given, error = null) {
     dialog.close();
     given();
   };
-  const wrong = error && apiKey.get() ? t(error.status === 403 ? "key_forbidden" : "key_wrong", { why: error.message }) : "";
+  const wrong = error?.status === 401 && apiKey.get() ? t("key_wrong", { why: error.message }) : "";
   const form = h("form", { on: { submit: (event) => { event.preventDefault(); if (field.value.trim()) use(field.value.trim()); } } },
     h("label", { for: "key-field" }, t("key")), field, h("p", { class: "wrong", id: "key-wrong", role: "alert" }, wrong),
     h("div", { class: "acts" },

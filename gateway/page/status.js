@@ -39,7 +39,7 @@ export class Status extends EventTarget {
       this.#remember();
     } catch (error) {
       this.state = (error instanceof Refusal && { 401: "key", 403: "closed" }[error.status]) || "lost";
-      if (this.state === "closed") this.now = null;
+      if (this.state !== "lost") this.now = null; // of what another key was told
       this.error = error;
     }
     this.#asking = false;
