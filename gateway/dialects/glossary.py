@@ -37,6 +37,7 @@ MEANINGS: dict[str, str] = {
     "input_fidelity": "taken for its callers' sake: a smaller `strength` stays nearer to the image",
     "strength": "how far from the image: 1 keeps nothing of it, near 0 all",
     "mode": "what to draw from; without it, by the files that there are",
+    "JobForm.webhook": 'whom to tell its end, as JSON text: `{"url": …, "secret": …}`',
     "webhook": "whom to tell its end: a URL at one of `gateway.webhook_hosts`, and the secret that signs it",
     "Webhook.url": "an http(s) URL that takes a POST",
     "Webhook.secret": "`whsec_` and 24 to 64 random bytes in Base64, as Standard Webhooks has them",
