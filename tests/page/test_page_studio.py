@@ -188,6 +188,7 @@ def test_on_the_smallest_phone_the_prompt_is_there_at_once_and_nothing_covers_it
         prompt = seen("#prompt").bounding_box()
         assert prompt is not None
         assert prompt["y"] + prompt["height"] / 2 < 600
+        seen("#steps").fill("4")
         seen("#prompt").fill("a large green heart")
         seen("#generate").click()
         seen.finished()
