@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from common.errors import SettingsError
 from genserve.diagnose.finding import Note, check, fail, ok, quoted, warn
 from genserve.diagnose.host import ROUTER_UNIT, Host, NotChecked
 from genserve.diagnose.outside import said
 from genserve.installation import layout, sources
+from genserve.installation.door import http_address
 
 FIELDS = (
     "Id",
@@ -24,6 +26,7 @@ FIELDS = (
     "NeedDaemonReload",
 )
 COMMAND = re.compile(r"^ExecStart=(\S+/genserve)\s", re.MULTILINE)  # genserve-devices runs only the system's
+LISTEN = re.compile(r"^ListenStream=(\S+)", re.MULTILINE)
 RESTARTS_MANY = 5
 EXIT_CONFIG = "78"
 
@@ -126,17 +129,38 @@ def _unit(unit: dict[str, str]) -> Note:
     return ok(f"{name} {active}{says}")
 
 
+@check("systemd.address", "Whether the gateway's socket listens where the settings say")
+def address(host: Host) -> Iterator[Note]:
+    """The unit has it from the settings of when it was written."""
+    _need_systemd(host)
+    listened = LISTEN.findall(_text(host.units / layout.GATEWAY_SOCKET))
+    if not listened:
+        raise NotChecked("no unit of the gateway is installed")
+    try:
+        wanted = http_address(host.gateway)
+    except SettingsError as error:
+        yield fail(error.message, "sudo ${EDITOR:-nano} /etc/genserve/genserve.toml && sudo genserve upgrade")
+        return
+    if wanted in listened:
+        yield ok(wanted)
+    else:
+        yield warn(
+            f"the settings say {wanted}, and {layout.GATEWAY_SOCKET} listens on {', '.join(listened)}",
+            "sudo genserve upgrade",
+        )
+
+
 def _need_systemd(host: Host) -> None:
     if not host.systemd_runs.is_dir():
         raise NotChecked("systemd does not run this machine")
 
 
 def _same(path: Path, shipped: str) -> bool:
-    """But for which environment's command they run."""
-    text = _text(path)
-    found = COMMAND.search(text)
-    there = shipped.replace(sources.COMMAND_PLACE, found[1] if found else sources.COMMAND_PLACE)
-    return COMMAND.sub("", text) == COMMAND.sub("", there)
+    """But for what is this host's own: the environment's command, and the address of HTTP."""
+    pattern = re.escape(shipped)
+    for place in (sources.COMMAND_PLACE, sources.HTTP_PLACE):
+        pattern = pattern.replace(re.escape(place), r"\S+")
+    return re.fullmatch(pattern, _text(path)) is not None
 
 
 def _text(path: Path) -> str:
@@ -146,4 +170,4 @@ def _text(path: Path) -> str:
         return ""
 
 
-CHECKS = (units, command, state)
+CHECKS = (units, command, address, state)

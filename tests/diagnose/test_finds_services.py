@@ -18,7 +18,7 @@ import zmq
 
 from genserve.diagnose import disk, requirements, system
 from genserve.http_keys import HttpStore
-from genserve.installation.sources import COMMAND_PLACE
+from genserve.installation.sources import rendered
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look, model
 from tests.keyring import Keyring
@@ -356,12 +356,12 @@ class Systemd:
         self.etc = folder / "etc"
         self.units = self.etc / "systemd" / "system"
         self.units.mkdir(parents=True)
-        for path in (ROOT / "systemd").glob("genserve*.*"):
-            if path.suffix != ".conf":
-                (self.units / path.name).write_text(path.read_text().replace(COMMAND_PLACE, GENSERVE))
+        for name, text in rendered(Path(GENSERVE), "127.0.0.1:12411").items():  # as `genserve install` writes them
+            if not name.endswith(".conf"):
+                (self.units / name).write_text(text)
         self._program = folder / "bin" / "systemctl"
         self._program.parent.mkdir()
-        self.given = {"etc": self.etc, "systemd_runs": folder}
+        self.given = {"etc": self.etc, "systemd_runs": folder, "port": 12411}
         self.env = {"PATH": f"{self._program.parent}:{os.environ['PATH']}"}
 
     def says(self, **unit: str) -> None:
@@ -403,6 +403,15 @@ def test_units_in_order(systemd: Systemd):
 def test_a_unit_that_does_not_stand_well(unit: dict[str, str], said: str, mend: str, systemd: Systemd):
     systemd.says(**unit)
     found(look("systemd.state", env=systemd.env, **systemd.given)["systemd.state"], "fail", said, mend)
+
+
+def test_http_that_is_listened_on_elsewhere_than_the_settings_say(systemd: Systemd):
+    env = systemd.env | {"GENSERVE_GATEWAY_HOST": "10.0.0.5"}
+    finding = look("systemd.address", env=env, **systemd.given)["systemd.address"]
+    found(finding, "warn", "say 10.0.0.5:12411, and genserve-gateway.socket listens on 127.0.0.1:12411", "upgrade")
+    env = systemd.env | {"GENSERVE_GATEWAY_HOST": "gpu-1"}
+    finding = look("systemd.address", env=env, **systemd.given)["systemd.address"]
+    found(finding, "fail", "gateway.host = 'gpu-1' is no address", "genserve.toml")
 
 
 def test_a_unit_that_starts_again_and_again(systemd: Systemd):
