@@ -125,12 +125,13 @@ class RouterLink:
         Raises GenServeError unavailable where none comes in time, and the code of an ERROR that comes.
         """
         self._check_room(len(self._asked))
-        answer: asyncio.Future[tuple[Message, bytes]] = self._loop.create_future()
-        self._asked[question.rid] = answer
+        answer = self._asked.setdefault(question.rid, self._loop.create_future())
         try:
-            self._line.send(question)
             async with asyncio.timeout(self.answer_timeout_s if timeout_s is None else timeout_s):
-                return await answer
+                while not answer.done():
+                    self._line.send(question)  # and again: a connection takes with it what was on its way
+                    await asyncio.wait((answer,), timeout=WATCH_INTERVAL_S)
+                return answer.result()
         except TimeoutError:
             raise self.unavailable() from None
         finally:
@@ -332,8 +333,7 @@ class RouterLink:
                 self._end(submission.rid, GenServeError("unavailable", "the router lost the job repeatedly"))
                 continue
             self._log.warning("job.lost", job_id=job_id, resubmits=submission.resubmits)
-            submission.job_id = ""
-            submission.resubmits += 1
+            submission.job_id, submission.resubmits = "", submission.resubmits + 1
             self._send_submit(submission)
 
     def _answer(self, rid: str, message: Message, data: bytes = b"") -> None:

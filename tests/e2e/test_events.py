@@ -30,7 +30,9 @@ def test_a_job_is_seen_as_it_waits_and_runs_and_ends(noop_pair: Service) -> None
     states = [event["job"]["state"] for event in told if event["type"] == "job.state"]
     assert states[0] == "queued"
     assert states[-1] == "running"
-    running = next(event["job"] for event in told if event["type"] == "job.state" and event["job"]["device"])
+    running = next(
+        event["job"] for event in told if event["type"] == "job.state" and event["job"]["state"] == "running"
+    )
     assert running["started_at"]
     steps = [event["step"] for event in told if event["type"] == "job.step"]
     assert steps == sorted(steps)
