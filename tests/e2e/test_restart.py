@@ -101,7 +101,7 @@ def _on(disk: Path, folder: Path) -> Iterator[Service]:
 def test_a_picture_that_finds_no_room_is_kept_by_its_daemon_and_not_drawn_again(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small") as disk, _on(disk, tmp_path) as service:
         with RawClient(service.client_endpoint) as client:
-            job_id = _submit(client, 1, steps=10)
+            job_id = _submit(client, 1, steps=25)  # as long as the disk takes to fill, on a busy machine too
             wait_for("running job", lambda: _drawn(service))
             filler = fill(disk)
             wait_for("full disk", lambda: service.events("storage.full"))
