@@ -61,6 +61,8 @@ def tables(reply: StatusReply, *, now: float, width: int, workers_max: int | Non
     if more:
         parts.append(Text(f"  and {more} {'GPU' if more == 1 else 'GPUs'} more", style="dim"))
     parts += [Text(""), _counts(reply), _limits(reply)]
+    if reply.storage_full:
+        parts.append(Text(f" No new jobs are taken: {reply.storage_full}", style="red"))
     if reply.models:
         parts += [Text(""), _models(reply)]
     if reply.failures:

@@ -68,10 +68,15 @@ def inputs_named(names: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except GenServeError as error:
-        if (found := _WHICH.match(error.message)) and int(found[1]) < len(names):
-            error.param = names[int(found[1])]
-            error.message = f"{error.param}{found[2]} {error.message[found.end() :]}"
+        name_input(error, names)
         raise
+
+
+def name_input(error: GenServeError, names: Sequence[str] = FILES) -> None:
+    """Where it is about one of the inputs, have it name the field of that."""
+    if (found := _WHICH.match(error.message)) and int(found[1]) < len(names):
+        error.param = names[int(found[1])]
+        error.message = f"{error.param}{found[2]} {error.message[found.end() :]}"
 
 
 def _spec(kind: Literal["image", "mask"], data: bytes, name: str) -> InputSpec:

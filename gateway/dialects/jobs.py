@@ -12,10 +12,10 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from common.errors import GenServeError
-from common.messages import SUFFIXES, JobMoment, JobSpec, JobView, Note, ShownState
+from common.messages import SUFFIXES, ErrorInfo, JobMoment, JobSpec, JobView, Note, ShownState
 from gateway.dialects import body, errors, openai
 from gateway.dialects.errors import HttpError, JobError
-from gateway.dialects.inputs import NO_INPUTS, Inputs, read_files
+from gateway.dialects.inputs import NO_INPUTS, Inputs, name_input, read_files
 from gateway.dialects.multipart import Form
 from gateway.dialects.openai import check_output, output_format, output_quality, parse_size
 from gateway.dialects.picture import EngineSeconds, engine_seconds
@@ -175,6 +175,12 @@ def to_job(
     )
 
 
+def _failure(job_id: str, info: ErrorInfo) -> errors.ErrorFacts:
+    error = JobError(job_id, info)
+    name_input(error)
+    return errors.facts(error)
+
+
 def location(job_id: str) -> str:
     """The path of a job."""
     return f"/v1/jobs/{job_id}"
@@ -203,7 +209,7 @@ def to_view(job: JobView, history: Sequence[JobMoment] | None = None) -> Job:
         attempts=job.attempts,
         device=job.device or None,
         worker=job.worker_id or None,
-        error=errors.facts(JobError(job.job_id, job.error)) if job.error else None,
+        error=_failure(job.job_id, job.error) if job.error else None,
         image=_image(job),
         warnings=job.notes,
         timings=engine_seconds(job.timings) if job.timings else None,

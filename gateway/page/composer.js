@@ -17,7 +17,7 @@ export class Composer {
   #models = [];
   #now = { prompt: "", model: "", shape: "1:1", size: "", count: 1, steps: null, guidance: null, seed: roll(), locked: false, negative: "", strictness: 4, strength: 0.6, ...kept.get("form") };
   #form = byId("composer");
-  start = new Start();
+  start = new Start((width, height) => this.shapeAs(width, height));
 
   /** `draw(requests)` is called with [{body, shown}]; `keyless()` asks for a key where one is missing: was it? */
   constructor(draw, keyless) {
@@ -62,6 +62,11 @@ export class Composer {
     this.#fit();
     this.#render();
     this.#keep();
+  }
+
+  /** Takes the model's shape that is nearest to a picture's. */
+  shapeAs(width, height) {
+    if (this.model) this.#set({ shape: shapeOf(this.model.genserve, `${width}x${height}`).name, size: "" });
   }
 
   propose(prompt) {

@@ -183,7 +183,7 @@ export class Jobs extends EventTarget {
     this.#changed(job);
     const blob = await call("GET", `v1/jobs/${job.id}/image`, { as: "blob" });
     const { model, size, seed, steps, guidance_scale: guidance, started_at: began, ended_at: ended, device, image, warnings } = job.view;
-    const made = { model, size, seed, steps, guidance, device, seconds: began ? ended - began : null };
+    const made = { model, size, seed, steps: job.start ? job.shown.steps : steps, guidance, device, seconds: began ? ended - began : null };
     const picture = { id: job.id, at: Date.now(), blob, width: image.width, height: image.height, format: image.format, ...job.shown, ...made, start: job.start, warnings };
     await this.#forget(job, { silently: true });
     this.#emit("picture", { job, picture });

@@ -59,6 +59,7 @@ function vary(picture) {
 
 function startFrom(picture) {
   composer.start.set(picture.blob);
+  composer.shapeAs(picture.width, picture.height);
   byId("prompt").select();
   byId("prompt").focus();
 }

@@ -32,11 +32,11 @@ export function sizes(card, { width, height }) {
   return choices.map(({ width: w, height: h, kind }) => ({ size: `${w}x${h}`, kind }));
 }
 
-/** The shape that a size has among those of a model, or the first. */
+/** The shape of a model that is nearest to that of a size. */
 export function shapeOf(card, size) {
   const [width, height] = size.split("x").map(Number);
-  const all = shapes(card);
-  return all.find((each) => each.name === nearestName(width / height)) ?? all[0];
+  const skew = (shape) => Math.abs(Math.log((shape.width / shape.height) * (height / width)));
+  return shapes(card).reduce((best, each) => (skew(each) < skew(best) ? each : best));
 }
 
 function scaled(card, width, height, factor) {

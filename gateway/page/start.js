@@ -4,7 +4,8 @@ import { byId, icon, say, set } from "./dom.js";
 import { onLanguage, t } from "./text.js";
 
 const TAKEN = ["image/png", "image/jpeg", "image/webp"];
-const BYTES_MAX = 8 * 2 ** 20; // a larger file, or one of another kind, is made a JPEG of SIDE_MAX pixels before it is sent
+const BYTES_MAX = 8 * 2 ** 20; // a larger one, or one of another kind, is made a JPEG of SIDE_MAX pixels before it is sent
+const PIXELS_MAX = 16_777_216;
 const SIDE_MAX = 2048;
 const QUALITY = 0.92;
 
@@ -14,9 +15,15 @@ export class Start {
   #url = "";
   #dragging = 0;
 
-  constructor() {
+  /** `fits(width, height)` is called with the size of each picture that is taken. */
+  constructor(fits) {
+    this.fits = fits;
     const file = byId("start-file");
-    file.addEventListener("change", () => { this.take(file.files[0]); file.value = ""; });
+    file.addEventListener("change", async () => {
+      await this.take(file.files[0]);
+      file.value = "";
+      if (this.#picture) byId("strength").focus();
+    });
     byId("start-remove").replaceChildren(icon("close"));
     byId("start-remove").addEventListener("click", () => { this.set(null); file.focus(); });
     byId("start-pick").prepend(icon("image"));
@@ -50,7 +57,9 @@ export class Start {
   async take(file) {
     if (!file) return;
     try {
-      this.set(await prepared(file));
+      const { blob, width, height } = await prepared(file);
+      this.set(blob);
+      this.fits(width, height);
     } catch {
       say(byId("start-wrong"), t("wrong_start"));
     }
@@ -83,13 +92,13 @@ export class Start {
   }
 }
 
-/** The file itself, or what the service takes of it. Throws for what is no picture. */
+/** The file itself, or what the service takes of it, and its size in pixels. Throws for what is no picture. */
 async function prepared(file) {
   const bitmap = await createImageBitmap(file);
   const { width, height } = bitmap;
-  if (TAKEN.includes(file.type) && file.size <= BYTES_MAX) return file;
+  if (TAKEN.includes(file.type) && file.size <= BYTES_MAX && width * height <= PIXELS_MAX) return { blob: file, width, height };
   const scale = Math.min(1, SIDE_MAX / Math.max(width, height));
   const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(width * scale), height: Math.round(height * scale) });
   canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  return new Promise((made, failed) => canvas.toBlob((blob) => (blob ? made(blob) : failed(new Error("no blob"))), "image/jpeg", QUALITY));
+  return new Promise((made, failed) => canvas.toBlob((blob) => (blob ? made({ blob, width, height }) : failed(new Error("no blob"))), "image/jpeg", QUALITY));
 }

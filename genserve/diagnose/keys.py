@@ -128,7 +128,8 @@ def _anew(host: Host, path: Path, name: str, role: str) -> str:
     aside = f"{sudo}mv {quoted(path)} {quoted(f'{path}.old')} && " if _exists(path) else ""
     if role == "server" or path.name == SERVER_FILE:
         return f"{aside}{_init(host)}   # then every other key must be made anew"
-    made = ["genserve", "keys", "new", name or path.stem, "--role", role or "client", "--replace", "-o", str(path)]
+    usual = next((host_name() + suffix for file, _, suffix in HOST_KEYS if file == path.name), path.stem)
+    made = ["genserve", "keys", "new", name or usual, "--role", role or "client", "--replace", "-o", str(path)]
     return f"{aside}{sudo}{quoted(*made, *_place(host))}   # on the router's host"
 
 

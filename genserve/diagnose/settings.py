@@ -54,8 +54,8 @@ def _mend_file(fault: SettingFault) -> str:
         return edit(path, int(at[1]) if at else 1)
     if not key:
         return _mend_table(fault)
-    if fault.near:
-        return in_file(path, table, key, f"s|{key}|{fault.near}|")
+    if fault.near:  # where both are there, the right one stays
+        return in_file(path, table, key, "d" if line_of(path, table, fault.near) else f"s|{key}|{fault.near}|")
     if "no such setting" in fault.message:
         return in_file(path, table, key, "d")
     return edit(path, line_of(path, table, key) or 1)

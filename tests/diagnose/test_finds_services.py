@@ -19,6 +19,7 @@ import zmq
 from genserve.diagnose import disk, requirements, system
 from genserve.http_keys import HttpStore
 from genserve.installation.sources import rendered
+from genserve.keys import host_name
 from router.sqlite_journal import NAME
 from tests.diagnose.looking import clean, found, look, model
 from tests.keyring import Keyring
@@ -325,6 +326,12 @@ def test_a_key_in_the_place_of_another(setting: str, file: str, said: str, mend:
     keyring.path(Path(mend.partition("/")[2]).name).unlink()
     finding = look("keys.files", env=env, etc=tmp_path / "etc")["keys.files"]
     found(finding, "fail", said, f"-o {mend.partition('=')[2].format(keyring.store.keys_folder)}")
+
+
+def test_a_damaged_key_is_made_anew_under_the_name_that_init_gave_it(keys: Keys):
+    keys.file("gateway").write_text("damaged")
+    finding = look("keys.files", etc=keys.etc)["keys.files"]
+    assert f"genserve keys new {host_name()}-gateway --role gateway --replace" in finding.fix
 
 
 def test_a_file_whose_name_tells_what_it_is_taken_for(keys: Keys):

@@ -9,6 +9,7 @@ from tests.diagnose.looking import found, look
 FILES = [
     ("[router]\ngpu_queue_size = = 5\n", "at line 2", "+2 "),
     ("[router]\ngpu_qeue_size = 5\n", "did you mean gpu_queue_size?", "sed -i '2s|gpu_qeue_size|gpu_queue_size|'"),
+    ("[router]\ngpu_qeue_size = 5\ngpu_queue_size = 4\n", "did you mean gpu_queue_size?", "sed -i 2d "),
     ("[router]\n\nqwertz = 5\n", "there is no such setting", "sed -i 3d "),
     ("[routr]\n", "did you mean router?", r"[router]|' "),
     ("[gateway]\nport = 70000\n", "say a whole number from 0 to 65535", "+2 "),

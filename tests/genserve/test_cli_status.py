@@ -84,6 +84,12 @@ def shown(status: StatusReply, width: int) -> str:
     return capture.get()
 
 
+def test_a_disk_that_is_full_is_told() -> None:
+    full = msgspec.structs.replace(reply(worker(0)), storage_full="12 MiB are free in /var/lib/genserve")
+    assert "No new jobs are taken: 12 MiB are free in /var/lib/genserve" in shown(full, 80)
+    assert "No new jobs" not in shown(reply(worker(0)), 80)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_fact_fits(width: int) -> None:
     loading = worker(1, state="loading", detail="loading transformer", busy=False, last_used_at=0.0, step_s=0.0)

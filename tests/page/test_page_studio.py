@@ -143,6 +143,8 @@ def test_a_picture_starts_from_another_one(browser: Browser, service: Service, t
         expect(seen(".facts")).to_contain_text("from a picture, changed by 0.9")
         expect(seen("#tiles li[data-kind=picture]")).to_have_count(2)
         star = array(seen.pixels(seen.finished()))
+        seen(".acts button", has_text="Use again").click()
+        expect(seen("#steps")).to_have_value("20")
         assert problems(star, STAR_SEEN) == []
         assert not np.array_equal(star, circle)
 
@@ -157,6 +159,8 @@ def test_a_picture_starts_from_another_one(browser: Browser, service: Service, t
         seen("#start-file").set_input_files(large)
         expect(seen("#start-thumb")).to_be_visible()
         assert seen("#start-thumb").evaluate("image => image.decode().then(() => image.naturalWidth)") == 2048
+        expect(seen("#shapes input[value='16:9']")).to_be_checked()
+        expect(seen("#strength")).to_be_focused()
         seen.page.reload()
         seen("#tiles li[data-kind=picture]").first.locator("button").first.click()
         seen(".acts button", has_text="Use again").click()
