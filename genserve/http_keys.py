@@ -49,7 +49,10 @@ class HttpStore:
         try:
             key = msgspec.convert(fields, HttpKey)
         except msgspec.ValidationError as error:
-            raise SettingsError(str(error)) from None
+            field = str(error).rpartition("$.")[2].rstrip("`")
+            said = str(error).partition(" - at ")[0].replace("Expected", "expected").replace("`", "")
+            said = said.replace("int ", "a whole number ").replace("float ", "a number ")
+            raise SettingsError(f"--{field.replace('_', '-')} is not right: {said}") from None
         with self._writing(create=True):
             entries = self._there()
             if any(entry.name == key.name and entry.valid for entry in entries):
@@ -151,11 +154,15 @@ def show_revoked(key: HttpKey, now: bool) -> None:
 
 def _limits(key: HttpKey) -> str:
     said = (
-        (key.requests_per_minute, "requests a minute"),
-        (key.gpu_seconds_per_minute, "GPU seconds a minute"),
-        (key.jobs_max, "jobs at one time"),
+        (key.requests_per_minute, "requests", "a minute"),
+        (key.gpu_seconds_per_minute, "GPU seconds", "a minute"),
+        (key.jobs_max, "jobs", "at one time"),
     )
-    return ", ".join(f"{value:g} {words}" for value, words in said if value is not None)
+    return ", ".join(
+        f"{value:g} {what.removesuffix('s') if value == 1 else what} {when}"
+        for value, what, when in said
+        if value is not None
+    )
 
 
 def _now() -> datetime:

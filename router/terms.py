@@ -27,7 +27,7 @@ def check_terms(state: RouterState, owner: str, terms: Terms) -> None:
     if terms.jobs_max and jobs >= terms.jobs_max:
         raise GenServeError(
             "rate_limit_exceeded",
-            f"{jobs} jobs of this key wait or run, and it may have {terms.jobs_max} at one time (jobs_max)",
+            f"{jobs} of this key's jobs wait or run, and it may have {terms.jobs_max} at one time (jobs_max)",
             param="jobs_max",
             retry_after_s=_next_end_s(state, owner),
         )

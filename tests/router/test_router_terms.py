@@ -113,7 +113,7 @@ def test_so_many_jobs_at_one_time(rig: Rig) -> None:
     answer = refused(rig, terms)
     assert answer is not None
     assert (answer.code, answer.param) == ("rate_limit_exceeded", "jobs_max")
-    assert "3 jobs of this key" in answer.message
+    assert "3 of this key's jobs" in answer.message
     assert answer.retry_after_s is not None
     assert 1.0 <= answer.retry_after_s <= 120.0
     assert refused(rig, terms, owner="http/other") is None
