@@ -144,8 +144,18 @@ def is_loopback(host: str) -> bool:
 def connectable(endpoint: str) -> str:
     """Where a peer on this machine connects to what listens on `endpoint`."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    own = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104  # told, not listened on
-    return f"tcp://{own.get(host, host)}:{port}"
+    return f"tcp://{bracketed(reached_at(host))}:{port}"
+
+
+def reached_at(host: str) -> str:
+    """Where this machine reaches what listens on `host`, which may be all of its addresses; without brackets."""
+    bare = host.strip("[]")
+    return {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(bare, bare)  # noqa: S104  # not listened on
+
+
+def bracketed(host: str) -> str:
+    """As it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _limit(socket: Socket) -> None:

@@ -125,7 +125,8 @@ class RouterLink:
         Raises GenServeError unavailable where none comes in time, and the code of an ERROR that comes.
         """
         self._check_room(len(self._asked))
-        answer = self._asked.setdefault(question.rid, self._loop.create_future())
+        self._asked[question.rid] = self._loop.create_future()
+        answer = self._asked[question.rid]
         try:
             async with asyncio.timeout(self.answer_timeout_s if timeout_s is None else timeout_s):
                 while not answer.done():
@@ -204,9 +205,8 @@ class RouterLink:
             for job_id, followers in self._followed.items():  # one speaks for all
                 rid, first = next(iter(followers.items()))
                 self._line.send(Watch(rid=rid, job_id=job_id, owner=first.message.owner))
-            just_now = monotonic_s() - WATCH_INTERVAL_S / 2
             for submission in self._submitted.values():
-                if not submission.job_id and submission.asked_now < just_now:
+                if not submission.job_id and submission.asked_now < monotonic_s() - WATCH_INTERVAL_S / 2:
                     submission.resubmits += submission.resubmits > 0
                     self._send_submit(submission)
             self._cancelling.repeat()

@@ -90,9 +90,10 @@ def flag(section: type[Section], key: str, *, metavar: str = "", name: str = "",
 def gateway_url(flag_: str | None) -> str:
     """Where the gateway of `--url`, else of this machine's settings, answers; without a slash at its end."""
     if flag_ is None:
+        from common.sockets import bracketed, reached_at  # noqa: PLC0415  # keeps --help quick
+
         settings = load_settings(GatewaySettings, env=os.environ).settings
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104  # is not bound
-        return f"http://{host}:{settings.port}"
+        return f"http://{bracketed(reached_at(settings.host))}:{settings.port}"
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", flag_):
         raise typer.BadParameter(f"{flag_!r} is not http://HOST:PORT, e.g. http://127.0.0.1:12411", param_hint="--url")
     return flag_.rstrip("/")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
 from secrets import token_bytes
+from typing import get_type_hints
 
 import msgspec
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from common.errors import GenServeError, SettingsError
 from common.http_keys import HTTP_KEYS_MAX, RIGHTS, SECRET_BYTES, HttpKey, hash_of, key_text, render_http_keys
 from common.keys import read_http_keys
 from common.peers import check_name
+from common.settings.words import right
 from genserve.files import write_atomically
 from genserve.paper import paper
 from genserve.status import seconds
@@ -50,9 +52,8 @@ class HttpStore:
             key = msgspec.convert(fields, HttpKey)
         except msgspec.ValidationError as error:
             field = str(error).rpartition("$.")[2].rstrip("`")
-            said = str(error).partition(" - at ")[0].replace("Expected", "expected").replace("`", "")
-            said = said.replace("int ", "a whole number ").replace("float ", "a number ")
-            raise SettingsError(f"--{field.replace('_', '-')} is not right: {said}") from None
+            words = right(get_type_hints(HttpKey, include_extras=True)[field])
+            raise SettingsError(f"--{field.replace('_', '-')} {fields[field]} is not right: say {words}") from None
         with self._writing(create=True):
             entries = self._there()
             if any(entry.name == key.name and entry.valid for entry in entries):

@@ -21,7 +21,7 @@ from common.settings import (
     UpSettings,
     load_settings,
 )
-from common.sockets import connectable
+from common.sockets import bracketed, connectable, reached_at
 from gateway.listener import check_reach, needs_keys
 from gpu_daemon.devices import parse_devices
 
@@ -58,8 +58,7 @@ class Plan:
     @property
     def http_url(self) -> str:
         """Where a browser goes."""
-        host = f"[{self.http_host}]" if ":" in self.http_host else self.http_host
-        return f"http://{host}:{self.http_port}"
+        return f"http://{bracketed(self.http_host)}:{self.http_port}"
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -117,7 +116,7 @@ def plan(
             for device in devices
         ),
         gateway=_gateway_part(gateway, http_port, client_at, (*_given({"key_file": keys.gateway}), *common)),
-        http_host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(gateway.host, gateway.host),  # noqa: S104  # to connect to
+        http_host=reached_at(gateway.host),
         http_keys=needs_keys(gateway),
         http_port=http_port,
         client_endpoint=client_at,

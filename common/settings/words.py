@@ -9,6 +9,8 @@ from msgspec import inspect
 def right(type_: Any) -> str:
     """What a value of a declared type looks like, in words."""
     kind = inspect.type_info(type_)
+    if isinstance(kind, inspect.UnionType):  # of something and None, which stands for nothing said
+        (kind,) = (each for each in kind.types if not isinstance(each, inspect.NoneType))
     examples: list[str] = []
     if isinstance(kind, inspect.Metadata):
         examples = (kind.extra_json_schema or {}).get("examples", [])

@@ -126,7 +126,6 @@ def read_form(form: Form) -> tuple[JobForm, Inputs]:
     """The checked form and its files. Raises as `read_request` does."""
     request = body.read_form(form.fields, JobForm)
     _check(request)
-    webhook_of(request)
     return request, read_files(form)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from common.errors import GenServeError
 from common.messages import StatusReply
 from common.settings import GatewaySettings
-from common.sockets import is_loopback
+from common.sockets import is_loopback, reached_at
 from gateway.listener import needs_keys
 from genserve.diagnose.finding import Note, check, fail, ok, warn
 from genserve.diagnose.host import Host, NotChecked
@@ -60,7 +60,7 @@ def _router_port(host: Host, key: str, endpoint: str) -> Iterator[Note]:
         return
     if there[0].ours or (key == "client_endpoint" and isinstance(host.status, StatusReply)):
         yield ok(str(there[0]))
-    elif speaks_zeromq(_reach(address), port) and not there[0].pid:
+    elif speaks_zeromq(reached_at(address), port) and not there[0].pid:
         yield ok(f"{there[0]}; it speaks ZeroMQ")
     else:
         another = f"tcp://{address}:{_another(port)}"
@@ -75,14 +75,10 @@ def _bound(address: str, port: int) -> list[Listener]:
     return [there for there in found if there.address in (mine, *everywhere) or mine in (*everywhere, "*")]
 
 
-def _reach(address: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}.get(address.strip("[]"), address.strip("[]"))  # noqa: S104  # as above
-
-
 def _told(host: Host, path: str) -> dict[str, Any]:
     """The JSON object at a path of the gateway; empty where it gives none."""
     try:
-        told = json.loads(get(_reach(host.gateway.host), host.gateway.port, path))
+        told = json.loads(get(reached_at(host.gateway.host), host.gateway.port, path))
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}

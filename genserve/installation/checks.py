@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from common.errors import GenServeError, SettingsError
@@ -80,6 +80,11 @@ def need_free_ports() -> Iterator[str]:
         "router.client_endpoint": router.client_endpoint.removeprefix("tcp://"),
         "router.worker_endpoint": router.worker_endpoint.removeprefix("tcp://"),
     }
+    yield from need_free(addresses)
+
+
+def need_free(addresses: Mapping[str, str]) -> Iterator[str]:
+    """Nobody listens at these: HOST:PORT by the setting that names it."""
     for setting, address in addresses.items():
         host, _, port = address.rpartition(":")
         try:

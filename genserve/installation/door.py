@@ -83,13 +83,7 @@ def _need_address(wanted: str) -> Iterator[str]:
         return
     if ours or (os.geteuid() != 0 and any(not listener.pid for listener in there)):  # whose it is, root alone sees
         return
-    try:
-        listening(host, int(port)).close()
-    except OSError as error:
-        yield (
-            f"{wanted} cannot be listened on ({error.strerror}): stop what does (a `genserve up`?), or set "
-            f"gateway.port in {DEFAULT_FILE}"
-        )
+    yield from checks.need_free({"gateway.port": wanted})
 
 
 def _is_the_gateways(listener: Listener) -> bool:

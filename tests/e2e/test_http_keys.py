@@ -274,6 +274,6 @@ def test_up_draws_its_first_picture_with_the_key_of_the_environment(tmp_path: Pa
 def test_a_limit_that_is_none_is_refused_by_its_flag(tmp_path: Path) -> None:
     refused = keys_command(tmp_path / "http-keys.toml", "add-http", "lab", "--jobs-max", "0")
     assert refused.returncode == 1
-    assert "--jobs-max is not right: expected a whole number >= 1" in refused.stderr
+    assert "--jobs-max 0 is not right: say a whole number from 1 to 1000000" in refused.stderr
     made = keys_command(tmp_path / "http-keys.toml", "add-http", "lab", "--jobs-max", "1")
     assert "1 job at one time" in made.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import GenServeError, SettingsError
+from genserve.flags import gateway_url
 from genserve.http_keys import HttpStore
 from genserve.parts import Plan, command_line, need_engine_packages, plan
 from tests.ports import free_ports
@@ -108,3 +109,20 @@ def test_missing_engine_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> N
     need_engine_packages("noop")
     with pytest.raises(SettingsError, match=r"genserve\[gpu\]"):
         need_engine_packages("flux")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:12411"),
+        ("::", "http://[::1]:12411"),
+        ("fd00::5", "http://[fd00::5]:12411"),
+        ("10.0.0.5", "http://10.0.0.5:12411"),
+    ],
+)
+def test_the_gateway_is_asked_where_this_machine_reaches_it(
+    host: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENSERVE_GATEWAY_HOST", host)
+    monkeypatch.delenv("GENSERVE_GATEWAY_PORT", raising=False)
+    assert gateway_url(None) == url

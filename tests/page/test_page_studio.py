@@ -161,6 +161,20 @@ def test_a_picture_starts_from_another_one(browser: Browser, service: Service, t
         assert seen("#start-thumb").evaluate("image => image.decode().then(() => image.naturalWidth)") == 2048
         expect(seen("#shapes input[value='16:9']")).to_be_checked()
         expect(seen("#strength")).to_be_focused()
+        for give in (
+            "document.dispatchEvent(new ClipboardEvent('paste', {clipboardData: data, cancelable: true}))",
+            "document.dispatchEvent(new DragEvent('drop', {dataTransfer: data, cancelable: true}))",
+        ):
+            seen("#start-remove").click()
+            seen.page.evaluate(f"""async () => {{
+                const canvas = Object.assign(document.createElement("canvas"), {{width: 90, height: 160}});
+                const blob = await new Promise((made) => canvas.toBlob(made, "image/png"));
+                const data = new DataTransfer();
+                data.items.add(new File([blob], "given.png", {{type: "image/png"}}));
+                {give};
+            }}""")
+            expect(seen("#start-thumb")).to_be_visible()
+            expect(seen("#shapes input[value='9:16']")).to_be_checked()
         seen.page.reload()
         seen("#tiles li[data-kind=picture]").first.locator("button").first.click()
         seen(".acts button", has_text="Use again").click()
